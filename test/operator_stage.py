@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 from engine_stage import QuietTelemetry, config
 from fractal_rm.adapters.access import Tokens
 from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.adapters.local_socket.other_processes import OtherProcesses
 from fractal_rm.adapters.memory import MemoryActions
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.config.model import Rest
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.domain.access import Scope
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.log_level import check_level
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.state import State
 from fractal_rm.domain.tokens import Token, digest_of
@@ -28,6 +30,7 @@ from fractal_rm.web.bulks import Bulks
 from fractal_rm.web.config_check import ConfigCheck
 from fractal_rm.web.live import LiveEvents
 from fractal_rm.web.operator import Operator
+from fractal_rm.web.processes import Processes
 from fractal_rm.web.stories import Stories
 from ports import free_port
 
@@ -82,7 +85,7 @@ class OperatorStage:
         self.bulks = Bulks(self.actions, self.telemetry, iter("123456789abcdefghijk").__next__)
         operator = Operator(
             self.live,
-            self.statuses,
+            Processes(idle_status, self.set_log_level, OtherProcesses(list)),
             ConfigCheck(config, {}, clock.now_ms),
             Stories(lambda *_: None, config, clock),
             self.actions,
@@ -103,8 +106,10 @@ class OperatorStage:
             operator=operator,
         )
 
-    async def statuses(self) -> list[NodeStatus]:
-        return [await idle_status()]
+    def set_log_level(self, level: str) -> str:
+        check_level(level)
+        self.level = level
+        return level
 
     def call(self, coroutine: Any) -> Any:
         """Run a coroutine in the loop of the service, and return its result."""

@@ -61,13 +61,20 @@ class Changes:
         self._retry_at_s: float | None = None  # the time of the next retry, or None
         self._retry_s = RETRY_S
         self._reported_reasons: list[str] = []  # why the new configuration was not applied
+        self._rereads: list[asyncio.Future[str]] = []  # requests of `reread` that are not done
         self._to_store = None if texts is None else (f"start of {dependencies.journal_name}", texts)
         self._apply_control()
 
-    def reread(self) -> None:
-        """Make the next check read the configuration and log the result, even without a change."""
+    def reread(self) -> asyncio.Future[str]:
+        """Make the next check read the configuration and log the result, even without a change.
+
+        The future is done when the files were read. Its result is one line for people.
+        """
         self._retry_at_s, self._retry_s = self._dependencies.clock.monotonic_s(), RETRY_S
         self._reported_reasons = []
+        reread = asyncio.get_running_loop().create_future()
+        self._rereads.append(reread)
+        return reread
 
     async def watch(self) -> None:
         """Check the files every `POLL_S` seconds and apply their changes. Never returns."""
@@ -96,6 +103,20 @@ class Changes:
             and self._dependencies.clock.monotonic_s() >= self._retry_at_s
         ):
             await self._apply_configuration()
+        else:
+            return
+        if self._files.unchanged():
+            self._answer_rereads()
+
+    def _answer_rereads(self) -> None:
+        """Complete the requests of `reread` after the files were read."""
+        reasons = self._reported_reasons
+        answer = "the configuration is in use"
+        if reasons:
+            answer = f"the new configuration is not in use ({len(reasons)} reasons): {reasons[0]}"
+        rereads, self._rereads = self._rereads, []
+        for reread in rereads:
+            reread.set_result(answer)
 
     # --- pause, resume and drain --------------------------------------------------------------
 

@@ -84,7 +84,7 @@ class Site:
         self.stage.crash()
 
     def act(self, action, request_id="r1"):
-        return self.stage.node.actions.act(ActionRequest(action, "anna", request_id))
+        return self.stage.node.act(ActionRequest(action, "anna", request_id))
 
     def facts(self, run_id: str | None = None) -> list:
         return self.disk.facts(run_id or self.run_id)

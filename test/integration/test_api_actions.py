@@ -349,3 +349,16 @@ def test_hostile_text_comes_back_as_json_without_being_changed(stage):
     assert stage.actions.requests[0].action.note == note
     lone = json.dumps({"note": "?"}).replace("?", "\\ud800").encode()
     assert on_run(stage, "discard", State.FAILED, lone).status == 400
+
+
+# --- the level of the log ------------------------------------------------------------------------
+
+
+def test_an_admin_changes_the_level_of_the_log(stage):
+    answer = stage.ask("PUT", "/v1/log-level", "debug", token="admin")
+    assert (answer.status, answer.body) == (200, {"level": "debug", "silent": []})
+    assert stage.level == "debug"
+    for body, status in (("loud", 400), (["debug"], 422), (b"debug", 400)):
+        assert stage.ask("PUT", "/v1/log-level", body, token="admin").status == status
+    assert stage.ask("PUT", "/v1/log-level", "info").status == 403
+    assert stage.level == "debug"

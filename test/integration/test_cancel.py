@@ -34,7 +34,7 @@ HELD = flow(get(1, "a 1", undo=undo("2")), get(2, "slow 1"), get(3, "b 1"))
 def ask(stage: Stage, run_id: str, actor="anna", request_id="r1", **options):
     """Ask the node of a stage to cancel a run."""
     request = ActionRequest(Cancel(run_id, **options), actor, request_id)
-    return stage.node.actions.act(request)
+    return stage.node.act(request)
 
 
 def stage_of(main_flow, *more, disk=None, clock=None, **changes) -> Stage:

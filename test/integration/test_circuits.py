@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -278,9 +280,27 @@ async def test_a_cancelled_run_does_not_wait_for_the_circuit_any_longer():
         await open_circuit(node)
         run, other = [(await node.send("1")).run for _ in range(2)]
         await settle()
-        await node.node.actions.act(ActionRequest(Cancel(run), "anna", "r1"))
+        await node.node.act(ActionRequest(Cancel(run), "anna", "r1"))
         assert (await node.wait_for_outcome(run)).state is State.CANCELLED
         node.set_answer("a/1", "well again")
         await pass_time(node, 10_000)
         assert (await node.wait_for_outcome(other)).state is State.SUCCEEDED
         assert node.called_endpoints() == ["a/1"] * 5
+
+
+async def test_a_node_without_limits_calls_no_function_of_gates_and_rates():
+    files = {"call_gates.py", "circuit.py", "rate.py", "requests.py", "probes.py", "rates.py"}
+    called = set()
+
+    def note(frame, event, _):
+        if event == "call" and Path(frame.f_code.co_filename).name in files:
+            called.add(frame.f_code.co_name)
+
+    async with Stage(flows=flows(TEXT), balancer=None) as node:
+        await node.run("1")
+        sys.setprofile(note)
+        try:
+            await node.run("1")
+        finally:
+            sys.setprofile(None)
+    assert called <= {"__len__"}  # whether any flow has a rate

@@ -162,6 +162,21 @@ async def test_a_returned_run_takes_its_finished_steps_with_it():
         assert a.facts(f"{run}~2")[1:3] == ["Received", "Finished"]
 
 
+async def test_a_received_run_with_finished_steps_takes_one_permit_of_its_flow():
+    async with started("a", "b") as stages:
+        b = stages["b"]
+        step = {"fact": "finished", "step": 1, "status": 200, "took_ms": 1, "result": "r"}
+        offer = {"run": "01M87NTQZMXFEQPS51973PM0F5", "epoch": 1, "sender": "a", "origin": "a"}
+        release = b.block_calls("b/1")
+        run = (await b.offer("3", **offer, steps=[step])).run
+        await until(lambda: b.called_endpoints() == ["b/1"])
+        assert b.queue.permits.count_held("3") == 1
+        release.set()
+        await b.wait_for_outcome(run)
+        await until(lambda: not b.load.in_flight)
+        assert b.queue.permits.count_held("3") == 0
+
+
 @pytest.mark.parametrize(
     "steps",
     [

@@ -17,6 +17,7 @@ from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Probed
 from fractal_rm.domain.probe import MAX_QUESTIONS, ProbeVerdict
 from fractal_rm.domain.state import State
+from fractal_rm.domain.story import RunToTell, tell
 
 PROBE = {"once": {"probe": "2"}}
 TEXT = "1\nTO once 1\nPOST payload\nTO b 1\nPOST result1\n"
@@ -303,3 +304,25 @@ async def test_the_call_that_a_crash_interrupted_ends_as_unknown_if_its_probe_ca
         outcome = await after.wait_for_outcome(run)
     assert outcome.state is State.UNKNOWN
     assert "its answer was lost in a crash, and its probe does not say" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ('{"state": "done"}', "asked 1 time about step 1 (POST once 1): it has executed the call."),
+        ('{"state": "unknown"}', "it cannot say whether it executed the call (the component"),
+        ('{"state": "not-done"}', "it has not executed the call, so the call is made again."),
+    ],
+)
+async def test_the_story_of_a_run_tells_what_the_probe_said(answer, told):
+    async with stage() as node:
+        node.set_errors("once/1", TIMED_OUT, None)
+        set_probe(node, answer)
+        run = (await node.send("1")).run
+        await pass_pauses(node, run)
+        stored = node.disk.runs[run]
+        facts = [(each.at_ms, each.fact) for each in stored.facts]
+        told_run = RunToTell(
+            run, "1", stored.state, "", "mqtt", "up", 0, 0, 0, str, facts=facts, flow=stored.flow
+        )
+        assert told in "\n".join(event.text for event in tell(told_run).events)

@@ -44,7 +44,7 @@ FAILING = flow(
 
 
 def act(stage: Stage, action, actor="anna", request_id="r1"):
-    return stage.node.actions.act(ActionRequest(action, actor, request_id))
+    return stage.node.act(ActionRequest(action, actor, request_id))
 
 
 def stage_of(*flows, disk=None, clock=None, **changes) -> Stage:

@@ -116,6 +116,45 @@ def test_an_invalid_value_is_a_finding(folder, name, changes, expected):
         assert expected in findings(folder)
 
 
+@pytest.mark.parametrize(
+    ("keys", "code", "text", "hint"),
+    [
+        ({"rate": "10/m"}, "C206", 'rate is "10/m", which is not a rate', 'did you mean "10/min"?'),
+        ({"rate": "many"}, "C206", 'rate is "many", which is not a rate',
+         "from 1 to 100,000: a rate is a number, a slash, and s, min or h, such as 10/s"),
+        ({"rate": 10}, "C205", "component1.config.rate must be a text, not a whole number", None),
+        ({"circuit": "on"}, "C205",
+         "component1.config.circuit must be an object or true or false, not a text", None),
+        ({"circuit": {"failures": 2}}, "C206",
+         "component1.config.circuit.failures must be from 0.01 to 1", None),
+        ({"circuit": {"waiting": -1}}, "C206",
+         "component1.config.circuit.waiting must be from 0 to 10000", None),
+        ({"circuit": {"open": 5}}, "C203",
+         "component1.config.circuit.open is not known", 'did you mean "open_s"?'),
+        ({"idempotent": False, "probe": "don"}, "C206",
+         'probe is "don", which is not in endpoints', 'did you mean "done"?'),
+        ({"idempotent": False, "probe": "x"}, "C206",
+         'probe is "x", which is not in endpoints', 'there is "1", "2", "done"'),
+        ({"probe": "done"}, "C229",
+         "probe has no effect: calls to an idempotent component are repeated", None),
+    ],
+)  # fmt: skip
+def test_what_limits_the_calls_to_a_component_is_checked(folder, keys, code, text, hint):
+    endpoints = {"1": "x", "2": "y", "done": "z"}
+    target = {"protocol": "http", "ip": "a", "port": 1, "endpoints": endpoints}
+    edit(folder, "components", component1__config={**target, **keys})
+    found = [each for each in all_findings(folder) if each.file == "components.conf"]
+    assert [(each.code, each.text, each.help) for each in found] == [(code, text, hint)]
+
+
+def all_findings(folder):
+    """The findings of a configuration, warnings included."""
+    try:
+        return load(folder, {}).warnings
+    except ConfigRejected as rejected:
+        return rejected.findings
+
+
 def test_an_invalid_value_that_is_read_twice_is_reported_once(folder):
     edit(folder, "nodes", **{"1__config__timeout_s": 0, "1__id": 2.5})
     assert findings(folder) == ["nodes.conf C205", "nodes.conf C206"]

@@ -32,6 +32,7 @@ class SystemRandom:
 
 def raise_open_file_limit() -> int:
     """Raise the soft limit of open files (often 1,024) to the hard limit. Returns the new limit."""
-    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    soft_limit, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft_limit != limit:  # a hardened service may not set limits
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit

@@ -16,6 +16,7 @@ from fractal_rm.adapters.local_socket.client import NoAnswer, NotAnswered
 from fractal_rm.adapters.local_socket.folder_actions import FolderActions
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.ask import folder_actions, own_name
+from fractal_rm.cli.completion import complete_run
 from fractal_rm.cli.exits import EXIT_FAILED, EXIT_PROBLEMS
 from fractal_rm.cli.find_run import NoSuchRun, find_run
 from fractal_rm.cli.options import print_json, print_table
@@ -36,7 +37,7 @@ from fractal_rm.engine.ports.actions import BulkProgress
 
 COUNT_LIMIT_S = 30.0
 yes_option = click.option("--yes", is_flag=True, help="Do not ask whether to go on.")
-runs_argument = click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+runs_argument = click.argument("run_ids", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 
 
 # Refusals after which the same command may succeed.

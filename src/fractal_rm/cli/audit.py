@@ -30,13 +30,17 @@ class CannotRead(FractalError):
 
 
 class FlowAudit(msgspec.Struct):
-    """The counts of one flow. ``counts_match``: whether each received trigger has a run."""
+    """The counts of one flow. ``counts_match``: whether each received trigger has a run.
+
+    ``repeated``: how many of the received ones operators have asked for: they repeat other runs.
+    """
 
     flow: str | None
     received: int
     states: dict[str, int]
     duplicates: int
     maybe_twice: int
+    repeated: int
     counts_match: bool = msgspec.field(name="balanced")
 
 
@@ -47,7 +51,8 @@ def audit(folder: Path, as_json: bool) -> int:
     """Show that no run is missing.
 
     For each flow, the number of received triggers must be the number of runs plus duplicates. A
-    duplicate is a trigger that was answered with an existing run. The column "maybe twice" counts
+    duplicate is a trigger that was answered with an existing run. Runs that repeat other runs
+    count as received, and once more in the column "repeated". The column "maybe twice" counts
     runs that another node may have executed, too, because that node did not answer an offer.
 
     Exits 1 if counts do not match, if a log is damaged, or if a running node has found an open run
@@ -81,17 +86,28 @@ def _audit_flow(counts: FlowCounts) -> FlowAudit:
     states = {state.value: count for state, count in counts.states.items()}
     received = counts.received + counts.duplicates
     match = sum(states.values()) == counts.received
-    return FlowAudit(counts.flow, received, states, counts.duplicates, counts.maybe_twice, match)
+    return FlowAudit(
+        counts.flow, received, states, counts.duplicates, counts.maybe_twice, counts.repeated, match
+    )
 
 
 def _print_accounts(accounts: list[FlowAudit]) -> None:
     states = [s for s in State if any(account.states.get(s.value) for account in accounts)]
     print_table(
-        ("flow", "received", *(s.value for s in states), "duplicate", "maybe twice", "match"),
+        (
+            "flow",
+            "received",
+            "repeated",
+            *(s.value for s in states),
+            "duplicate",
+            "maybe twice",
+            "match",
+        ),
         [
             (
                 account.flow or "(none)",
                 account.received,
+                account.repeated,
                 *(account.states.get(s.value, 0) for s in states),
                 account.duplicates,
                 account.maybe_twice,

@@ -11,6 +11,7 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.lock import is_locked
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.act import Verb, act_on_each
+from fractal_rm.cli.completion import complete_run
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
 from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.control import Control, change_control, read_control, store_draining
@@ -48,7 +49,7 @@ def pause(all_flows: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG001
 
 
 @click.command()
-@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @click.option("--parked", is_flag=True, help="Resume the parked runs, too; with RUN, only these.")
 @config_option
 @json_option

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fractal_rm.adapters.sqlite.read.history import SqliteHistory
+from fractal_rm.cli.completion import complete_run
 from fractal_rm.cli.find_run import NoSuchRun, find_run
 from fractal_rm.cli.options import (
     config_option,
@@ -74,7 +75,7 @@ def _handled(run: RunSummary) -> str:
 
 
 @click.command("show")
-@click.argument("letter", metavar="LETTER")
+@click.argument("letter", metavar="LETTER", shell_complete=complete_run)
 @config_option
 @json_option
 def show_dead(letter: str, folder: Path, as_json: bool) -> None:

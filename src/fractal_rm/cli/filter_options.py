@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.cli.completion import complete_component, complete_flow
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 
@@ -68,13 +69,16 @@ def _states(
 
 # The name of each option's value is that of the field of `RunFilter`.
 _OPTIONS = {
-    "flow": click.option("--flow", metavar="ID", help="Only runs of this flow."),
+    "flow": click.option(
+        "--flow", metavar="ID", help="Only runs of this flow.", shell_complete=complete_flow
+    ),
     "states": click.option(
         "--state", "states", type=click.Choice(_STATES), multiple=True, callback=_states,
         metavar="STATE", help=f"Only runs in this state: {', '.join(_STATES)}. May be repeated.",
     ),
     "component": click.option(
-        "--component", metavar="NAME", help="Only runs in trouble that called this component last."
+        "--component", metavar="NAME", help="Only runs in trouble that called this component last.",
+        shell_complete=complete_component,
     ),
     "cause": click.option("--cause", metavar="CODE", help="Only those with this cause of trouble."),
     "node": click.option(

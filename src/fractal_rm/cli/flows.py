@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fractal_rm.cli.completion import complete_flow
 from fractal_rm.cli.flows_export import export
 from fractal_rm.cli.flows_fmt import fmt
 from fractal_rm.cli.flows_graph import graph
@@ -57,7 +58,7 @@ def list_flows(folder: Path, as_json: bool) -> None:
 
 
 @flows.command("show")
-@click.argument("flow_id", metavar="FLOW")
+@click.argument("flow_id", metavar="FLOW", shell_complete=complete_flow)
 @config_option
 @json_option
 def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:

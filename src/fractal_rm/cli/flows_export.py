@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 import msgspec
 
+from fractal_rm.cli.completion import complete_flow
 from fractal_rm.cli.options import config_option, find_flow, print_json, read_config
 from fractal_rm.cli.safe_text import echo
 from fractal_rm.export.arazzo import export_arazzo
 
 
 @click.command()
-@click.argument("flow_id", metavar="FLOW")
+@click.argument("flow_id", metavar="FLOW", shell_complete=complete_flow)
 @click.option("--to", "form", type=click.Choice(["arazzo"]), required=True)
 @click.option(
     "--output",

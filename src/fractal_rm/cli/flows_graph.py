@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fractal_rm.cli.completion import complete_flow
 from fractal_rm.cli.options import config_option, find_flow, read_config
 from fractal_rm.cli.safe_text import echo_data
 from fractal_rm.pictures.mermaid import mermaid
@@ -15,7 +16,7 @@ _FORMATS = {"svg": svg, "mermaid": mermaid}
 
 
 @click.command()
-@click.argument("flow_id", metavar="FLOW")
+@click.argument("flow_id", metavar="FLOW", shell_complete=complete_flow)
 @click.option(
     "--format", "form", type=click.Choice(list(_FORMATS)), default="mermaid", show_default=True
 )

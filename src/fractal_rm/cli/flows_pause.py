@@ -12,11 +12,14 @@ from fractal_rm.adapters.local_socket.client import NoProcess
 from fractal_rm.adapters.local_socket.flow_pauses import FlowPauses
 from fractal_rm.cli.act import new_request_id
 from fractal_rm.cli.ask import folder_actions, own_name
+from fractal_rm.cli.completion import complete_flow
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config, state_of
 from fractal_rm.cli.safe_text import echo
 from fractal_rm.domain.actions import ActionDone, ActionRequest, PauseFlow, ResumeFlow
 
-_flows_argument = click.argument("flow_ids", metavar="FLOW...", nargs=-1, required=True)
+_flows_argument = click.argument(
+    "flow_ids", metavar="FLOW...", nargs=-1, required=True, shell_complete=complete_flow
+)
 
 
 @click.command("pause")

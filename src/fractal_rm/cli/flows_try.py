@@ -17,6 +17,7 @@ from fractal_rm.adapters.local_socket.messages import Started, StartRun
 from fractal_rm.adapters.local_socket.socket_file import socket_path
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.ask import sudo_user
+from fractal_rm.cli.completion import complete_flow
 from fractal_rm.cli.exits import EXIT_PROBLEMS, EXIT_TIMED_OUT
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import config_option, find_flow, json_option, print_json, read_config
@@ -44,7 +45,7 @@ class CannotTry(FractalError):
 
 
 @click.command("try")
-@click.argument("flow_id", metavar="FLOW")
+@click.argument("flow_id", metavar="FLOW", shell_complete=complete_flow)
 @click.option(
     "--payload", metavar="JSON|FILE", help="The payload: JSON, or a file that contains it."
 )

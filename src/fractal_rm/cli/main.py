@@ -32,13 +32,18 @@ _COMMANDS = {
     "drain": "control",
     "nodes": "nodes",
     "components": "components",
+    "top": "top",
     "runs": "runs",
+    "failures": "failures",
     "dead": "dead",
     "flows": "flows",
     "journal": "journal",
     "audit": "audit",
+    "backup": "backup",
+    "restore": "backup",
     "token": "token",
     "pair": "pair",
+    "completion": "completion",
 }
 
 

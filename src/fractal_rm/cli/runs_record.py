@@ -11,6 +11,7 @@ from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, RecordedCase, record_case
 from fractal_rm.cases.run import read_text
 from fractal_rm.cases.write import case_text
+from fractal_rm.cli.completion import complete_run
 from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.find_run import children_of, find_run
 from fractal_rm.cli.options import config_option, read_config
@@ -19,7 +20,7 @@ from fractal_rm.config.model import Config
 
 
 @click.command("record")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=complete_run)
 @click.option(
     "--into",
     type=click.Path(path_type=Path, dir_okay=False),

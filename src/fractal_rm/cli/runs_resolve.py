@@ -11,6 +11,7 @@ import msgspec
 from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cli.act import new_request_id
 from fractal_rm.cli.ask import folder_actions, own_name
+from fractal_rm.cli.completion import complete_run
 from fractal_rm.cli.exits import EXIT_FAILED, EXIT_PROBLEMS
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
@@ -34,7 +35,7 @@ _CHOICES = "--taken, --run-here, --step-done or --step-not-done"
 
 
 @click.command("resolve")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=complete_run)
 @click.option("--taken", is_flag=True, help="The other node has the run: it is not executed here.")
 @click.option(
     "--run-here", is_flag=True, help="The other node does not have the run: execute it here."

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.adapters.sqlite.read.history import SqliteHistory
+from fractal_rm.cli.completion import complete_run
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import (
     config_option,
@@ -31,7 +32,7 @@ from fractal_rm.engine.ports import RunDetail
 
 
 @click.command("show")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=complete_run)
 @config_option
 @json_option
 def show_run(run_id: str, folder: Path, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from fractal_rm.adapters.local_socket.messages import AwaitEnd, Ended
 from fractal_rm.adapters.local_socket.socket_file import socket_path
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.ask import sudo_user
+from fractal_rm.cli.completion import complete_run
 from fractal_rm.cli.exits import EXIT_PROBLEMS, EXIT_TIMED_OUT
 from fractal_rm.cli.find_run import NoSuchRun, find_run
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
@@ -26,7 +27,7 @@ ANSWER_LIMIT_S = 5.0  # for the answer, in addition to the time of waiting
 
 
 @click.command("wait")
-@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
 @click.option(
     "--timeout",
     "timeout_s",

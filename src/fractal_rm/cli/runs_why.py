@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fractal_rm.adapters.sqlite.read.history import SqliteHistory
+from fractal_rm.cli.completion import complete_run
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import config_option, json_option, moment, print_json, state_of
 from fractal_rm.cli.safe_text import echo
@@ -18,7 +19,7 @@ from fractal_rm.engine.ports import RunDetail
 
 
 @click.command("why")
-@click.argument("run_id", metavar="[RUN]", required=False)
+@click.argument("run_id", metavar="[RUN]", required=False, shell_complete=complete_run)
 @config_option
 @json_option
 def why_run(run_id: str | None, folder: Path, as_json: bool) -> None:

@@ -255,18 +255,22 @@ def _component(name: str, entry: Section, config: Section) -> Component:
                 for method in ("GET", "POST")
             )
             endpoints[key] = Endpoint(key, get, post)
+    gate = read_gate(config)
+    has_circuit = gate is not None and gate.circuit is not None
     return Component(
         name=name,
         endpoints=MappingProxyType(endpoints),
         id=entry.identifier("id", name),
         idempotent=idempotent,
         body=BodyForm(config.one_of("body", ("json", "python-repr"), "json")),
-        gate=read_gate(config),
-        probe=_probe(config, endpoints),
+        gate=gate,
+        probe=_probe(config, endpoints, has_effect=not idempotent or has_circuit),
     )
 
 
-def _probe(config: Section, endpoints: Mapping[str, Endpoint]) -> Endpoint | None:
+def _probe(
+    config: Section, endpoints: Mapping[str, Endpoint], *, has_effect: bool
+) -> Endpoint | None:
     """Read the key ``probe``: the name of an endpoint."""
     name = config.text("probe")
     if name is None:
@@ -275,6 +279,9 @@ def _probe(config: Section, endpoints: Mapping[str, Endpoint]) -> Endpoint | Non
         hint = did_you_mean(name, endpoints) or f"endpoints has {list_names(list(endpoints))}"
         config.bad("probe", f'probe is "{name}", which is not in endpoints', hint)
         return None
+    if not has_effect:
+        text = "probe has no effect: calls to an idempotent component are repeated"
+        config.warn("probe", "C229", text)
     return endpoints[name]
 
 

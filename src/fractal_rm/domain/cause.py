@@ -63,6 +63,7 @@ class Cause(str, Enum):
     STALE = "stale"
     SUPERSEDED = "superseded"
     OLD = "old"
+    RESTORED = "restored"
 
     # Why a run is set aside.
     ATTEMPTS = "attempts"

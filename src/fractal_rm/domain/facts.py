@@ -242,8 +242,8 @@ class Parked(Fact, frozen=True, tag="parked"):
 class Released(Fact, frozen=True, tag="released"):
     """A person released a parked run. The run continues.
 
-    ``actor`` is the operator who released it, and ``request`` the id of their request. ``at`` is
-    when they did, from which the age of the run counts (all not in older releases).
+    ``actor``, ``request``: the operator, and the id of the request. ``at``: when; the age of the
+    run counts from then. Older releases wrote none of them.
     """
 
     actor: str | msgspec.UnsetType = UNSET
@@ -267,8 +267,7 @@ class CancelRequested(Fact, frozen=True, tag="cancel-requested"):
 class Discarded(Fact, frozen=True, tag="discarded"):
     """An operator decided that an ended run or a dead letter needs no more attention.
 
-    This is the only fact that can follow the end of a run. The state does not change. ``request``
-    is the id of the operator's request.
+    This is the only fact that can follow the end of a run. ``request`` is the id of the request.
     """
 
     actor: str

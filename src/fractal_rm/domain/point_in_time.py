@@ -18,6 +18,11 @@ _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?"
     r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+# All forms, for descriptions of interfaces. Some texts of these forms are no times: February 30.
+PATTERN = (
+    r"^([0-9]{1,9}[smhd]|[0-9]{1,15}|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]"
+    r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?([Zz]|[+-][0-9]{2}:[0-9]{2}))$"
+)
 _FRACTION = re.compile(r"\.([0-9]+)")
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 

@@ -18,6 +18,8 @@ class State(str, Enum):
        │  └─────────┼──── offered ──> handed-off        (the peer refused: accepted again)
        ▼            ▼
      parked       dead                                  (released: accepted again)
+
+    An operator can end any open run as cancelled, unless another node may have it.
     """
 
     NEW = "new"

@@ -19,6 +19,7 @@ from fractal_rm.domain.facts import (
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.handoff.messages import ReceivedOffer
 from fractal_rm.domain.journal_errors import JournalBlocked
+from fractal_rm.domain.masking.facts import masked
 from fractal_rm.domain.refusals import (
     Busy,
     Draining,
@@ -122,9 +123,11 @@ class Acceptance:
             flow_id=_or_unset(arrival.flow_id),
             content_type=_or_unset(arrival.metadata and arrival.metadata.content_type),
         )
+        flow = self._dependencies.config.flows.get(arrival.flow_id or "")
+        kept = fact if flow is None else masked(fact, flow.keeping)
         now = self._dependencies.clock.read()
         new_id = self._ids.next(now.id_ms)
-        entry = NewRun(new_id, None, now.wall_ms, (fact,), State.DEAD, fact.reason)
+        entry = NewRun(new_id, None, now.wall_ms, (kept,), State.DEAD, fact.reason)
         try:
             await self._recorder.accept(entry)
         except JournalBlocked as error:

@@ -128,7 +128,7 @@ class Lifecycle:
         if run.id in self.attempts.interrupted:
             await self.attempts.count(run)
         try:
-            ending = ending_before_reply(run)
+            ending = None if run.replying is None else ending_before_reply(run)
             while ending is None and (node_id := await self._placer.place(run)) is not None:
                 ending = await self.hand_off.hand_off(run, node_id)
                 if ending is not None:  # otherwise the node did not take the run

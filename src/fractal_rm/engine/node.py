@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from fractal_rm import __version__
 from fractal_rm.config.model import Config
 from fractal_rm.domain.actions import ActionDone, ActionRequest
 from fractal_rm.domain.flow_pause import FlowPause
 from fractal_rm.domain.handoff.sender import Decision
+from fractal_rm.domain.late_import import late_import
 from fractal_rm.domain.node_description import KIND, PROTOCOL, NodeDescription
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.trigger import Arrival
-from fractal_rm.engine.actions import NodeActions
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import AcceptedTrigger, Adopted, Intake, ReadinessCheck, WayIn
@@ -30,6 +31,9 @@ from fractal_rm.engine.recover import Recovery
 from fractal_rm.engine.status import node_status
 from fractal_rm.engine.unhandled_runs import UnhandledRuns
 from fractal_rm.engine.watch import Watch
+
+if TYPE_CHECKING:
+    from fractal_rm.engine.actions import NodeActions
 
 MakeWayIn = Callable[[Config, Intake], WayIn]
 
@@ -48,7 +52,7 @@ class Node:
         self._ways_in: dict[str, WayIn] = {}
         self.lifecycle = Lifecycle(dependencies)
         self._recovery = Recovery(dependencies, self.lifecycle)
-        self.actions = NodeActions(dependencies, self.lifecycle, self._recovery)
+        self._actions: NodeActions | None = None
         self._unhandled_runs = UnhandledRuns(
             self.lifecycle.runs, self.lifecycle.queue, dependencies.telemetry
         )
@@ -180,7 +184,12 @@ class Node:
 
     async def act(self, request: ActionRequest) -> ActionDone:
         """Do an action on a run of this process; see `Intake`."""
-        return await self.actions.act(request)
+        actions = self._actions
+        if actions is None:
+            make: type[NodeActions] = late_import("fractal_rm.engine.actions").NodeActions
+            actions = make(self._dependencies, self.lifecycle, self._recovery)
+            self._actions = actions
+        return await actions.act(request)
 
     def set_draining(self, draining: bool) -> None:
         """Drain the node, or end that; see `Intake.set_draining`."""

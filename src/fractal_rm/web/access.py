@@ -29,6 +29,9 @@ from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.untrusted import UntrustedConnections
 
 IDENTITY = "identity"  # the key of the client's `Identity` in the state of an ASGI request
+# The key of a function in the same state. It is called when the client sends nothing more: then a
+# stream that has no end of its own ends.
+AT_EOF = "at_eof"
 PEER_BURST_S = 10.0  # a peer that was silent may send the requests of this time at once
 # How many refusals of a machine are sent at once, and how many per second later. The others are
 # sent late, so a flood of wrong tokens gets fewer answers.

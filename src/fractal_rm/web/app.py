@@ -16,6 +16,7 @@ POST /v1/dead/{id}/…          send or discard a dead letter
 POST /v1/flows/{id}/…         pause or resume a flow
 POST /v1/bulk                 an action on many runs; GET and DELETE /v1/bulk/{id}
 PUT  /v1/node/draining        begin or end to drain the node
+PUT  /v1/log-level            change the level of the log
 GET  /livez, /readyz          health, for supervisors
 GET  /metrics                 numbers, for Prometheus
 GET  /schema                  OpenAPI 3.1 description of these paths
@@ -76,7 +77,7 @@ def make_app(
     runs = RunView(history, None if operator is None else operator.stories)
     flow_view = FlowView(flows)
     actions = None
-    if operator is not None and operator.actions is not None:
+    if operator is not None:
         actions = ActionHandlers(operator.actions, runs, flow_view)
     strict = [
         *flow_trigger_routes(triggers),
@@ -90,12 +91,13 @@ def make_app(
         *([] if metrics is None else metrics_routes(metrics)),
         *([] if pairing is None else pair_routes(pairing)),
     ]
-    if operator is not None:
-        strict += [*status_routes(operator), *event_routes(operator.live)]
-        if operator.bulks is not None:
-            strict += bulk_routes(operator.bulks, clock.now_ms)
-    if actions is not None:
-        strict += action_routes(actions)
+    if operator is not None and actions is not None:
+        strict += [
+            *action_routes(actions),
+            *bulk_routes(operator.bulks, clock.now_ms),
+            *status_routes(operator),
+            *event_routes(operator.live),
+        ]
     app = Litestar(
         # The endpoint ignores parameters, as the original does.
         route_handlers=[

@@ -6,35 +6,28 @@ events and actions on many runs go on.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.engine.ports.actions import Actions
 from fractal_rm.web.bulks import Bulks
 from fractal_rm.web.config_check import ConfigCheck
 from fractal_rm.web.live import LiveEvents
+from fractal_rm.web.processes import Processes
 from fractal_rm.web.stories import Stories
-
-Statuses = Callable[[], Awaitable[list[NodeStatus]]]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """The parts of the interface for operators.
-
-    ``statuses`` returns the status of each running process of the node, this one first.
-    """
+    """The parts of the interface for operators."""
 
     live: LiveEvents
-    statuses: Statuses
+    processes: Processes
     configuration: ConfigCheck
     stories: Stories
-    actions: Actions | None = None
-    bulks: Bulks | None = None
+    actions: Actions
+    bulks: Bulks
 
     async def stop(self) -> None:
         """End the streams, and stop the actions on many runs."""
         await self.live.stop()
-        if self.bulks is not None:
-            await self.bulks.close()
+        await self.bulks.close()

@@ -19,7 +19,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fractal_rm.web.access import IDENTITY, Access
+from fractal_rm.web.access import AT_EOF, IDENTITY, Access
 from fractal_rm.web.certificate import names_in
 from fractal_rm.web.client import ClientKind
 from fractal_rm.web.closing import ClosingTransport
@@ -208,6 +208,9 @@ class GuardedProtocol(HttpToolsProtocol):
             return False  # then asyncio closes the connection
         if self._last_problem is None:
             self._progress.keep_alive = running.keep_alive = False
+        at_eof = running.scope["state"].get(AT_EOF)
+        if at_eof is not None:
+            at_eof()
         return True
 
     # --- callbacks of the parser --------------------------------------------------------------

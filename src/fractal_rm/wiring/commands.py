@@ -12,6 +12,7 @@ from fractal_rm.config.model import Config
 from fractal_rm.domain.actions import ActionDone, ActionRequest, DecideOffer, PauseFlow, ResumeFlow
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports import Intake, WayIn
+from fractal_rm.wiring.history import history_of
 
 if TYPE_CHECKING:
     from fractal_rm.adapters.local_socket.folder_actions import FolderActions
@@ -34,10 +35,9 @@ def folder_actions(dependencies: Dependencies, intake: Intake) -> FolderActions:
         folder_actions,
         offer_decisions,
     )
-    from fractal_rm.adapters.sqlite import SqliteHistory  # noqa: PLC0415
 
     state = Path(dependencies.config.state_path)
-    history = SqliteHistory(state)
+    history = history_of(state)
     decisions = offer_decisions.OfferDecisions(
         intake, history, dependencies.telemetry, dependencies.clock.monotonic_s
     )

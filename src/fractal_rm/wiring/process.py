@@ -41,7 +41,9 @@ from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.ports import Counting, Intake, PastRuns, Telemetry, WayIn
 from fractal_rm.signals import Signals
 from fractal_rm.wiring.commands import commands_way_in
+from fractal_rm.wiring.history import history_of
 from fractal_rm.wiring.metrics import LateMetrics
+from fractal_rm.wiring.service import make_service, rereading
 from fractal_rm.wiring.traces import make_traces, trace_of
 from fractal_rm.wiring.ways_in import RestMaker, certificate_expiry, mqtt_way_in, schedules_way_in
 
@@ -130,9 +132,10 @@ async def _serve(
     if serves_metrics := mqtt and compiled.config.metrics_port is not None:
         _ = metrics.get(node.status)  # count the first triggers, too
     changes = Changes(node, dependencies, files, log_level.apply_configured, texts=compiled.texts)
+    service = make_service(node, dependencies)
     signals = Signals(
         dependencies.telemetry,
-        reread=changes.reread,
+        reread=rereading(service, changes.reread),
         end_now=_exit_on_second_signal,
         monotonic_s=dependencies.clock.monotonic_s,
         toggle_debug=log_level.toggle,
@@ -153,7 +156,9 @@ async def _serve(
                 *([metrics.serve(node.status)] if serves_metrics else []),
             )
         ]
+        service.ready()
         await signals.stop.wait()
+        service.stopping()
         dependencies.telemetry.event(
             "stopping",
             unfinished=node.unfinished,
@@ -166,6 +171,7 @@ async def _serve(
         await node.drain()
         if traces is not None:
             await traces.close()
+        service.close()
     dependencies.telemetry.event("stopped", left_for_next_start=node.unfinished)
     return 0
 
@@ -281,10 +287,8 @@ def make_dependencies(
 
 
 def _past_runs(state: Path) -> PastRuns:
-    """What reads ended runs. Its modules are imported when an operator acts on such a run."""
-    from fractal_rm.adapters.sqlite import SqliteHistory  # noqa: PLC0415
-
-    return SqliteHistory(state)
+    """What reads ended runs."""
+    return history_of(state)
 
 
 def _history_limits(bounds: Bounds) -> HistoryLimits:
@@ -310,7 +314,8 @@ def _load_lazy_modules() -> None:
     Other nodes use less memory without these modules.
     """
     _load_codecs(LARGE_CODECS)
-    for module in ("fractal_rm.domain.value_path", "_strptime"):
+    modules = ("fractal_rm.domain.value_path", "fractal_rm.engine.actions", "_strptime")
+    for module in modules:
         _ = import_module(module)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.adapters.tls import CertificateExpiry
 from fractal_rm.config.certificates import certificate_files
@@ -17,10 +16,10 @@ from fractal_rm.config.control import store_draining
 from fractal_rm.config.model import Config
 from fractal_rm.config.pair_files import PairFolder
 from fractal_rm.config.token_file import TokenFile
-from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports import Intake, WayIn
 from fractal_rm.wiring.commands import folder_actions
+from fractal_rm.wiring.history import history_of
 from fractal_rm.wiring.metrics import LateMetrics
 
 if TYPE_CHECKING:
@@ -86,31 +85,31 @@ class RestMaker:
 
 
 def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
-    from fractal_rm.adapters.local_socket.statuses import statuses_of  # noqa: PLC0415 - see below
-    from fractal_rm.web.bulks import Bulks  # noqa: PLC0415
-    from fractal_rm.web.config_check import ConfigCheck  # noqa: PLC0415 - see below
+    from fractal_rm.adapters.local_socket.other_processes import OtherProcesses  # noqa: PLC0415
+    from fractal_rm.web.bulks import Bulks  # noqa: PLC0415 - rm_mqtt loads no web stack
+    from fractal_rm.web.config_check import ConfigCheck  # noqa: PLC0415
     from fractal_rm.web.live import LiveEvents  # noqa: PLC0415
     from fractal_rm.web.operator import Operator  # noqa: PLC0415
+    from fractal_rm.web.processes import Processes  # noqa: PLC0415
     from fractal_rm.web.stories import Stories  # noqa: PLC0415
 
+    def config() -> Config:
+        return dependencies.config
+
+    def new_id() -> str:
+        return dependencies.random.token(8).hex()
+
+    clock, telemetry = dependencies.clock, dependencies.telemetry
     actions = folder_actions(dependencies, intake)
-
-    async def statuses() -> list[NodeStatus]:
-        return [await intake.status(), *await statuses_of(actions.sockets())]
-
-    clock = dependencies.clock
-    boot = dependencies.random.token(4).hex()
+    definition = partial(recorded_flow, Path(dependencies.config.state_path))
+    others = OtherProcesses(actions.sockets)
     return Operator(
-        LiveEvents(dependencies.observers, intake.status, clock, dependencies.telemetry, boot),
-        statuses,
-        ConfigCheck(lambda: dependencies.config, os.environ, clock.now_ms),
-        Stories(
-            partial(recorded_flow, Path(dependencies.config.state_path)),
-            lambda: dependencies.config,
-            clock,
-        ),
+        LiveEvents(dependencies.observers, intake.status, clock, telemetry, new_id()),
+        Processes(intake.status, dependencies.set_log_level, others),
+        ConfigCheck(config, os.environ, clock.now_ms),
+        Stories(definition, config, clock),
         actions,
-        Bulks(actions, dependencies.telemetry, lambda: dependencies.random.token(16).hex()),
+        Bulks(actions, telemetry, new_id),
     )
 
 
@@ -133,7 +132,7 @@ def _rest_way_in(
     return RestService(
         config.rest,
         intake,
-        SqliteHistory(Path(config.state_path)),
+        history_of(Path(config.state_path)),
         flows=lambda: dependencies.config.flows,
         names=lambda: dependencies.config.own_names,
         max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,

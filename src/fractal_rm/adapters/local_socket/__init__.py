@@ -8,5 +8,6 @@
 | `conversation.py` | reads the request of one connection, and sends the answers |
 | `requests.py` | does what the requests ask |
 | `client.py` | sends a request, and reads the answers |
+| `other_processes.py` | asks the other processes of a state folder |
 | `folder_actions.py` | the port `Actions` for all processes of a state folder |
 """

@@ -56,8 +56,10 @@ def _without_excerpts(fact: AnyFact, keeping: KeepSettings) -> AnyFact:
     if isinstance(fact, StepFailed) and fact.answer is not UNSET:
         only_status = ResponseExcerpt(fact.answer.status)
         return fact if fact.answer == only_status else replace(fact, answer=only_status)
-    if isinstance(fact, Dead) and fact.body and keeping.keep is Keep.NONE:
-        return replace(fact, body=b"")
+    if isinstance(fact, Dead) and fact.body:  # it may be no valid JSON, so no field is found in it
+        kept = HEAD_BYTES if keeping.keep is Keep.HEAD else len(fact.body)
+        kept = 0 if keeping.mask or keeping.keep is Keep.NONE else kept
+        return fact if len(fact.body) <= kept else replace(fact, body=fact.body[:kept])
     return fact
 
 

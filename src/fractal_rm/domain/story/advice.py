@@ -13,7 +13,9 @@ from fractal_rm.domain.facts import (
     Finished,
     Offered,
     OfferInDoubt,
+    Replying,
     StepUndone,
+    Stopping,
 )
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story.steps import Steps
@@ -27,6 +29,8 @@ _COMPONENT_CAUSES = (
     Cause.STATUS, Cause.CONNECT_FAILED, Cause.TIMED_OUT, Cause.BAD_REPLY, Cause.CALL_FAILED,
     Cause.CIRCUIT_OPEN,
 )  # fmt: skip
+
+_MAYBE_DONE = (Cause.TIMED_OUT, Cause.BAD_REPLY, Cause.REPLY_TOO_LARGE, Cause.CALL_FAILED)
 
 
 def advice(told: RunToTell, steps: Steps) -> list[Advice]:
@@ -55,7 +59,8 @@ def _open(told: RunToTell, steps: Steps) -> list[Advice]:  # noqa: ARG001 - as t
             words = ("flows", "resume", flow.flow)
             found.append(Advice(f"end the pause of flow {flow.flow}", words))
     found.append(Advice("wait for its end", ("runs", "wait", told.id)))
-    found.append(Advice("end it, and undo its finished steps", ("runs", "cancel", told.id)))
+    if last(told, Replying) is None and last(told, Stopping) is None:
+        found.append(Advice("end it, and undo its finished steps", ("runs", "cancel", told.id)))
     return found
 
 
@@ -139,15 +144,30 @@ def _repeat(told: RunToTell, steps: Steps) -> list[Advice]:
         flow, text = ("--current-flow",), f"{text}, with the flow as it is now in flows.conf"
     if needs_change:
         text = f"when the fault is mended: {text}"
+    if doubt := _if_not_done(told, steps):
+        text = f"{doubt}{text}"
     found = [Advice(text, ("runs", "replay", run, *flow))]
     has_results = any(isinstance(fact, Finished) for _, fact in told.facts)
     is_undone = any(isinstance(fact, StepUndone) for _, fact in told.facts)
     if failed is not None and failed.step > 1 and has_results and not is_undone:
         words = ("runs", "replay", run, "--from-step", str(failed.step), *flow)
-        found.append(Advice(f"repeat it from step {failed.step}, with the earlier results", words))
+        text = f"{doubt}repeat it from step {failed.step}, with the earlier results"
+        found.append(Advice(text, words))
     if last(told, Accepted) is None:  # its facts were deleted because of their age
         return []
     return found if _may_repeat(told, steps) else [_warned(each) for each in found]
+
+
+def _if_not_done(told: RunToTell, steps: Steps) -> str:
+    """The condition for repeating a step that must not be made twice, and may have been done."""
+    failed, cause = failed_step(told), cause_of(told)
+    note = steps.note(failed.step) if failed is not None else None
+    if failed is None or note is None or note.idempotent:
+        return ""
+    is_server_error = failed.answer is not UNSET and failed.answer.status >= 500
+    if cause in _MAYBE_DONE or is_server_error:
+        return f"if {steps.component(failed.step)} has not done step {failed.step}: "
+    return ""
 
 
 def _may_repeat(told: RunToTell, steps: Steps) -> bool:

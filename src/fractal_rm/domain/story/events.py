@@ -24,6 +24,7 @@ from fractal_rm.domain.facts import (
     OfferInDoubt,
     Parked,
     Placed,
+    Probed,
     Received,
     Released,
     Replying,
@@ -46,6 +47,7 @@ from fractal_rm.domain.story.step_events import (
     failed,
     finished,
     passed,
+    probed,
     started,
     stopping,
     undone,
@@ -164,7 +166,8 @@ def _is_told(scene: Scene, fact: Settled) -> bool:
 
 def _dead(scene: Scene, at_ms: int, fact: Dead) -> Event:
     if scene.told.flow_id is None:
-        text = f"A message by {fact.source or 'an unknown sender'} was refused, and kept as a"
+        by = {"mqtt": "MQTT", "rest": "REST"}.get(fact.source, fact.source or "an unknown sender")
+        text = f"A message by {by} was refused, and kept as a"
         text = f"{text} dead letter: {cut(fact.reason)}."
         if fact.body and scene.told.show_values:
             body = " ".join(fact.body.decode("utf-8", "replace").split())
@@ -182,6 +185,7 @@ _BY_FACT: dict[type[AnyFact], Callable[[Scene, int, Any], Event | None]] = {
     Restarted: _restarted,
     ElementFinished: elements,
     RequestStarted: started,
+    Probed: probed,
     Finished: finished,
     StepFailed: failed,
     WaitStarted: wait,

@@ -6,9 +6,11 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
+from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
+    Probed,
     RequestStarted,
     Restarted,
     StepFailed,
@@ -19,6 +21,7 @@ from fractal_rm.domain.facts import (
     request_name,
 )
 from fractal_rm.domain.flow import Call, Reply, SubFlow, Wait
+from fractal_rm.domain.probe import ProbeVerdict
 from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.domain.story.scene import Scene
 from fractal_rm.domain.story.values import Event
@@ -156,6 +159,13 @@ def failed(scene: Scene, at_ms: int, fact: StepFailed) -> Event:
     return Event(at_ms, text, number, is_problem=True)
 
 
+# With these causes, something was sent to the address of the step.
+_SENT = (
+    Cause.STATUS, Cause.NOT_EXPECTED, Cause.TIMED_OUT, Cause.BAD_REPLY, Cause.REPLY_TOO_LARGE,
+    Cause.CALL_FAILED,
+)  # fmt: skip
+
+
 def _after(scene: Scene, at_ms: int) -> str:
     """How long an attempt took, if no other step can have been in flight."""
     took_ms = at_ms - scene.last_ms
@@ -164,7 +174,9 @@ def _after(scene: Scene, at_ms: int) -> str:
 
 
 def _at(scene: Scene, fact: StepFailed) -> str:
-    url = scene.steps.url(fact.step, fact.part) if fact.step else ""
+    if not fact.step or fact.cause not in _SENT:
+        return ""
+    url = scene.steps.url(fact.step, fact.part)
     return f" at {url}" if url else ""
 
 
@@ -194,6 +206,19 @@ def stopping(_scene: Scene, at_ms: int, fact: Stopping) -> Event:
         f"The run will end as {fact.state.value}. Before that, its finished steps are undone.",
         is_problem=fact.state in TROUBLE_STATES,
     )
+
+
+def probed(scene: Scene, at_ms: int, fact: Probed) -> Event:
+    """The component was asked what became of a request whose answer was lost."""
+    name = scene.steps.name(fact.step, fact.part)
+    asked = f"The component was asked {count(fact.questions, 'time')} about {name}"
+    said = {
+        ProbeVerdict.DONE: "it has executed the call",
+        ProbeVerdict.NOT_DONE: "it has not executed the call, so the call is made again",
+        ProbeVerdict.UNKNOWN: f"it cannot say whether it executed the call ({cut(fact.reason)})",
+    }[fact.verdict]
+    is_problem = fact.verdict is ProbeVerdict.UNKNOWN
+    return Event(at_ms, f"{asked}: {said}.", fact.step, is_problem=is_problem)
 
 
 def undone(scene: Scene, at_ms: int, fact: StepUndone) -> Event:

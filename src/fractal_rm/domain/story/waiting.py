@@ -64,7 +64,7 @@ def _in_progress(told: RunToTell, steps: Steps) -> str:  # noqa: C901, PLR0911 -
                 left_ms = fact.retry_at.wall_ms - now_ms
                 when = f"in {duration(left_ms)}" if left_ms > 0 else "now"
                 return (
-                    f"{name} failed {count(fact.attempt, 'time')}: {cut(fact.reason)}. The next"
+                    f"{name} failed (attempt {fact.attempt}): {cut(fact.reason)}. The next"
                     f" attempt follows {when}.{cancel}"
                 )
             case RequestStarted():
@@ -76,7 +76,7 @@ def _in_progress(told: RunToTell, steps: Steps) -> str:  # noqa: C901, PLR0911 -
                 first = steps.at(0)
                 name = f"Its first step has not been answered yet, after {since}"
                 if first is None or told.state is State.RUNNING:
-                    name = f"It is executed here since {since}"
+                    name = f"It has been executed here for {since}"
                 return f"{name}.{_circuit(told, steps)}{cancel}"
             case Restarted():
                 break

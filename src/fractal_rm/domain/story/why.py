@@ -17,6 +17,7 @@ from fractal_rm.domain.facts import (
     OfferInDoubt,
     Parked,
     Placed,
+    Probed,
     Replying,
     RequestStarted,
     Settled,
@@ -115,7 +116,7 @@ def _failed(told: RunToTell, steps: Steps) -> str:
 def _unknown(told: RunToTell, steps: Steps) -> str:
     cause = cause_of(told)
     begin = "It is not known whether the work was done."
-    if cause is Cause.ANSWER_LOST:
+    if cause is Cause.ANSWER_LOST and last(told, Probed) is None:
         step = _lost_step(told)
         name = steps.name(step) if step is not None else "A step"
         who = (steps.component(step) if step is not None else None) or "the component"

@@ -63,7 +63,7 @@ def _status(failed: StepFailed, steps: Steps) -> str:
     if answer is UNSET:
         return f"{who} answered {where} with an error: {cut(failed.reason)}."
     text = f"{who} answered {where} with status {answer.status}"
-    text += f": {cut(answer.body_start)}." if answer.body_start is not UNSET else "."
+    text += f": {cut(answer.body_start)}." if answer.body_start else "."
     if answer.location is not UNSET:
         text += f" It points to {answer.location}, and redirects are not followed: if the"
         return f"{text} component has moved, change its address in components.conf."
@@ -169,13 +169,6 @@ def _not_configured(failed: StepFailed, steps: Steps) -> str:
     )
 
 
-def _answer_lost(failed: StepFailed, steps: Steps) -> str:
-    return (
-        f"{upper(_where(failed, steps))} was sent, and then the node crashed, so its answer is"
-        " not known. The component must not be called twice, so the step was not repeated."
-    )
-
-
 def _line(failed: StepFailed, steps: Steps) -> str:
     line = steps.line(failed.step)
     return f" (line {line} of flows.conf, when the run began)" if line else ""
@@ -190,7 +183,6 @@ _BY_CAUSE: dict[Cause, Callable[[StepFailed, Steps], str]] = {
     Cause.BAD_REPLY: _bad_reply,
     Cause.REPLY_TOO_LARGE: _too_large,
     Cause.CALL_FAILED: _call_failed,
-    Cause.ANSWER_LOST: _answer_lost,
     Cause.PUBLISH_FAILED: _publish,
     Cause.SUB_FLOW: _sub_flow,
     Cause.DEADLOCK: _deadlock,
@@ -207,7 +199,8 @@ def _attempts(failed: StepFailed, steps: Steps) -> str:
     """How often the step was tried, and why not more often."""
     number, cause = failed.attempt, failed.cause
     if number > 1:
-        return f" All {count(number, 'attempt')} failed: this is the last failure."
+        attempts = "Both attempts" if number == 2 else f"All {count(number, 'attempt')}"
+        return f" {attempts} failed: this is the last failure."
     if cause not in _RETRIED or steps.component(failed.step) is None:
         return ""
     note, answer = steps.note(failed.step), failed.answer

@@ -42,7 +42,7 @@ class NodeActions:
     ) -> None:
         self._dependencies = dependencies
         self._runs = lifecycle.runs
-        self._past_runs = past_runs = PastRunReader(dependencies.make_past_runs)
+        self._past_runs = past_runs = PastRunReader(dependencies)
         self._cancel = CancelRuns(dependencies, lifecycle, recovery)
         self._discard = DiscardRuns(dependencies, lifecycle, past_runs)
         self._release = ReleaseRuns(dependencies, recovery, past_runs)

@@ -14,6 +14,7 @@ from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.transitions import ImpossibleFact
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports.history import Handled, PastRuns, RunDetail
 
 Value = TypeVar("Value")
@@ -32,10 +33,10 @@ class PastRun(msgspec.Struct, frozen=True):
 
 
 class PastRunReader:
-    """Reads runs and what operators did with them. ``make_past_runs``: see `Dependencies`."""
+    """Reads runs, and what operators did with them."""
 
-    def __init__(self, make_past_runs: Callable[[], PastRuns]) -> None:
-        self._make_past_runs = make_past_runs
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
         self._made: PastRuns | None = None
 
     async def detail(self, run_id: str) -> RunDetail:
@@ -69,7 +70,7 @@ class PastRunReader:
 
     async def _read(self, question: Callable[[PastRuns], Value]) -> Value:
         if self._made is None:
-            self._made = self._make_past_runs()
+            self._made = self._dependencies.make_past_runs()
         try:
             return await asyncio.to_thread(question, self._made)
         except JournalError as error:

@@ -277,7 +277,7 @@ class Calls:
         self, run: Run, call: Call, reply: HttpResponse, took_s: float, part: CallPart | None
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
-        if _is_undo(part):
+        if part is not None and part.undo is not None:
             self._recorder.record(run, StepUndone(call.number, reply.status, took_ms))
             return
         self._pace.answers += 1

@@ -159,6 +159,7 @@ class FlowCounts(msgspec.Struct, frozen=True):
     ``received`` is counted from the facts and ``states`` from the runs; after damage these counts
     may differ. ``duplicates`` counts repeated triggers, which were answered with an existing run.
     ``maybe_twice`` counts runs that another node may have executed before they were executed here.
+    ``repeated`` counts runs that repeat another run or a dead letter: an operator asked for them.
     """
 
     flow: str | None
@@ -166,6 +167,7 @@ class FlowCounts(msgspec.Struct, frozen=True):
     states: Mapping[State, int]
     duplicates: int
     maybe_twice: int = 0
+    repeated: int = 0
 
 
 EVERY_RUN = RunFilter()
@@ -240,7 +242,9 @@ class History(PastRuns, Protocol):
     ) -> list[Minute]:
         """The minutes (or hours) that begin between two times, in order. ``until_ms`` is excluded.
 
-        Minutes are kept for two days, and hours for 60 days.
+        Minutes are kept for two days, and hours for 60 days. Ask for hours if the time is longer
+        than six hours: with 20 flows, a day has 90,000 minutes. Runs that ended before the update
+        to this release are not counted.
         """
         ...
 

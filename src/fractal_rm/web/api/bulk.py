@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Union
 
 import msgspec
-from litestar import Request, Response, delete, get, post
+from litestar import Request, Response, route
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
@@ -127,8 +127,7 @@ class BulksResponse(msgspec.Struct, frozen=True):
 def bulk_routes(bulks: Bulks, now_ms: Callable[[], int]) -> list[HTTPRouteHandler]:
     """Make the routes of ``/v1/bulk``. `web.access` has checked the scopes."""
 
-    @post("/v1/bulk", status_code=202)
-    async def start(request: Request[Any, Any, Any]) -> Response[BulkResponse]:
+    async def start(request: Request[Any, Any, Any]) -> Response[Any]:
         kind: Any = BulkBody
         body: AnyBulkBody = await read_body_as(request, kind, "this is not a request on many runs")
         wanted = filter_of(body.filter, now_ms(), dead_letters=body.dead_letters or None)
@@ -139,21 +138,21 @@ def bulk_routes(bulks: Bulks, now_ms: Callable[[], int]) -> list[HTTPRouteHandle
         headers = {"Location": f"/v1/bulk/{bulk.id}"}
         return Response(BulkResponse.of(bulk), status_code=202, headers=headers)
 
-    @get("/v1/bulk")
-    async def list_all() -> BulksResponse:
-        return BulksResponse([BulkResponse.of(bulk) for bulk in bulks.newest_first()])
+    @route("/v1/bulk", http_method=["GET", "POST"])
+    async def all_bulks(request: Request[Any, Any, Any]) -> Response[Any]:
+        if request.method == "POST":
+            return await start(request)
+        every = [BulkResponse.of(bulk) for bulk in bulks.newest_first()]
+        return Response(BulksResponse(every), status_code=200)
 
-    @get("/v1/bulk/{bulk_id:str}")
-    async def show(request: Request[Any, Any, Any]) -> BulkResponse:
-        return BulkResponse.of(_find(bulks, request.path_params["bulk_id"]))
-
-    @delete("/v1/bulk/{bulk_id:str}", status_code=200)
-    async def stop(request: Request[Any, Any, Any]) -> BulkResponse:
+    @route("/v1/bulk/{bulk_id:str}", http_method=["GET", "DELETE"], status_code=200)
+    async def one_bulk(request: Request[Any, Any, Any]) -> BulkResponse:
         bulk = _find(bulks, request.path_params["bulk_id"])
-        await bulk.stop()
+        if request.method == "DELETE":
+            await bulk.stop()
         return BulkResponse.of(bulk)
 
-    return [start, list_all, show, stop]
+    return [all_bulks, one_bulk]
 
 
 def _find(bulks: Bulks, bulk_id: str) -> Bulk:

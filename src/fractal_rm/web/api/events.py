@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
+from fractal_rm.web.access import AT_EOF
 from fractal_rm.web.api.query import read_query
 from fractal_rm.web.live import LiveEvents, TooManyStreams, Topic, stream_text
 from fractal_rm.web.live.topic import ALL_TOPICS
@@ -43,6 +45,7 @@ def event_routes(live: LiveEvents) -> list[HTTPRouteHandler]:
             problem = Problem(CODE_PREFIX + error.code, title, 503, error.reason)
             headers = {"Retry-After": str(RETRY_AFTER_S)}
             return Response(problem, status_code=503, media_type=MEDIA_TYPE, headers=headers)
+        request.scope["state"][AT_EOF] = partial(live.end, news)
         text = stream_text(live, topics, news, request.headers.get(_LAST_ID))
         return Stream(text, media_type=MEDIA, headers=HEADERS)
 

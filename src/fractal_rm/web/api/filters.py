@@ -6,14 +6,16 @@ from typing import Annotated
 
 import msgspec
 
-from fractal_rm.domain.point_in_time import NotATime, read_time
+from fractal_rm.domain.point_in_time import PATTERN, NotATime, read_time
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 from fractal_rm.web.api.query import BadParameter
 
 MAX_RUNS = 500
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-TimeText = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
+TimeText = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=40, extra_json_schema={"pattern": PATTERN})
+]
 States = Annotated[tuple[State, ...], msgspec.Meta(min_length=1)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_RUNS)]
 Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]

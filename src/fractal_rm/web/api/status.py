@@ -5,21 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, Response, get, put
 from litestar.handlers import HTTPRouteHandler
 
+from fractal_rm.adapters.local_socket.other_processes import Statuses
 from fractal_rm.config.model import Component, Node
 from fractal_rm.domain.gate_rule import GateRule
+from fractal_rm.domain.log_level import LOG_LEVELS
 from fractal_rm.domain.node_status import ComponentStatus, NodeStatus
+from fractal_rm.web.api.action_requests import read_body_as
 from fractal_rm.web.api.versioned import versioned
 from fractal_rm.web.config_check import ConfigCheck
 from fractal_rm.web.operator import Operator
-
-
-class StatusResponse(msgspec.Struct, frozen=True):
-    """The running processes of this node, the one that answers first."""
-
-    processes: list[NodeStatus]
 
 
 class ComponentView(msgspec.Struct, frozen=True):
@@ -41,6 +38,13 @@ class ComponentsResponse(msgspec.Struct, frozen=True):
     components: list[ComponentView]
 
 
+class LevelResponse(msgspec.Struct, frozen=True):
+    """The level of the log. ``silent``: journals of the processes that did not change theirs."""
+
+    level: str
+    silent: list[str]
+
+
 class NodeView(msgspec.Struct, frozen=True):
     """An entry of nodes.conf. ``peer`` is ``fractal``, ``original``, or null if it is not set."""
 
@@ -57,17 +61,20 @@ class NodesResponse(msgspec.Struct, frozen=True):
     nodes: list[NodeView]
 
 
+_LEVELS = "the body must be " + " or ".join(f'"{level}"' for level in LOG_LEVELS)
+
+
 def status_routes(operator: Operator) -> list[HTTPRouteHandler]:
     """Make the routes. `web.access` has checked the scope ``read``."""
     configuration = operator.configuration
 
     @get("/v1/status")
-    async def status() -> StatusResponse:
-        return StatusResponse(await operator.statuses())
+    async def status() -> Statuses:
+        return await operator.processes.statuses()
 
     @get("/v1/components")
     async def components() -> ComponentsResponse:
-        processes = await operator.statuses()
+        processes = (await operator.processes.statuses()).processes
         named = configuration.config().components.values()
         return ComponentsResponse([_component(each, processes) for each in named])
 
@@ -76,7 +83,12 @@ def status_routes(operator: Operator) -> list[HTTPRouteHandler]:
         config = configuration.config()
         return NodesResponse(config.node_id, [_node(each) for each in config.nodes.values()])
 
-    return [status, components, nodes, *config_routes(configuration)]
+    @put("/v1/log-level")
+    async def set_log_level(request: Request[Any, Any, Any]) -> LevelResponse:
+        level = await read_body_as(request, str, _LEVELS)
+        return LevelResponse(level, await operator.processes.set_log_level(level))
+
+    return [status, components, nodes, set_log_level, *config_routes(configuration)]
 
 
 def config_routes(configuration: ConfigCheck) -> list[HTTPRouteHandler]:

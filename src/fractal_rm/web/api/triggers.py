@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
 
 from fractal_rm.domain.facts import Finished, StepPassed
@@ -113,16 +113,12 @@ def endpoint_routes(
 ) -> list[HTTPRouteHandler]:
     """Make the routes of ``rest.endpoint``. The original Runtime Manager posts triggers there."""
 
-    @post(endpoint, status_code=200)
-    async def start(request: Request[Any, Any, Any]) -> TriggerResponse:
+    @route(endpoint, http_method=["GET", "POST"], status_code=200)
+    async def at_endpoint(request: Request[Any, Any, Any]) -> TriggerResponse | NodeDescription:
         """The body is ``{"id_flow", "is_load_balancing", "payload"}``. Other keys are ignored."""
-        return await handler.handle(request)
+        return await handler.handle(request) if request.method == "POST" else intake.describe()
 
-    @get(endpoint)
-    async def describe() -> NodeDescription:
-        return intake.describe()
-
-    return [start, describe]
+    return [at_endpoint]
 
 
 def flow_trigger_routes(handler: TriggerHandler) -> list[HTTPRouteHandler]:

@@ -72,8 +72,21 @@ class LiveEvents:
         news = asyncio.Event()
         self._streams[news] = topics
         if self._task is None:
-            self._task = asyncio.create_task(self._gather())
+            self._begin()
         return news
+
+    def _begin(self) -> None:
+        """Observe facts from now on."""
+        gathering = Gathering()
+        self._observers.add(gathering)
+
+        def ended(_: object) -> None:  # called even if the task was cancelled before it began
+            self._observers.remove(gathering)
+            self.ring.clear()
+            self._task = None
+
+        self._task = asyncio.create_task(self._gather(gathering))
+        self._task.add_done_callback(ended)
 
     def is_open(self, news: asyncio.Event) -> bool:
         """Whether a stream should go on."""
@@ -82,6 +95,11 @@ class LiveEvents:
     def close(self, news: asyncio.Event) -> None:
         """Count a stream no longer. May be called twice."""
         _ = self._streams.pop(news, None)
+
+    def end(self, news: asyncio.Event) -> None:
+        """End a stream, as its client has gone away."""
+        self.close(news)
+        news.set()
 
     def end_all(self) -> None:
         """End all streams at once. Clients may connect again, and miss nothing."""
@@ -97,11 +115,10 @@ class LiveEvents:
             _ = self._task.cancel()
             _ = await asyncio.wait([self._task])
 
-    async def _gather(self) -> None:
+    async def _gather(self, gathering: Gathering) -> None:
         """Gather until nobody has listened for a while."""
         gather_s, keep_s = self._intervals_s
-        gathering, idle_s = Gathering(), 0.0
-        self._observers.add(gathering)
+        idle_s = 0.0
         try:
             while idle_s < keep_s:
                 await asyncio.sleep(gather_s)
@@ -114,10 +131,6 @@ class LiveEvents:
         except Exception as error:  # noqa: BLE001 - the top of the task
             self._telemetry.problem("live_events_failed", error=repr(error), exc_info=error)
             self.end_all()
-        finally:
-            self._observers.remove(gathering)
-            self.ring.clear()
-            self._task = None
 
     def _add(self, gathered: Gathered) -> None:
         for change in gathered.run_changes():

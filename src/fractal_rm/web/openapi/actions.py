@@ -15,6 +15,7 @@ from fractal_rm.web.api.actions import (
 )
 from fractal_rm.web.api.bulk import BulkBody, BulkResponse
 from fractal_rm.web.api.resolve import Resolution
+from fractal_rm.web.api.status import LevelResponse
 from fractal_rm.web.openapi.operation import Answer, Body, Operation
 from fractal_rm.web.openapi.queries import BULK
 from fractal_rm.web.openapi.triggers import RUN
@@ -93,6 +94,15 @@ def action_operations() -> list[Operation]:
             Scope.OPERATE,
             (Answer(200, "it has stopped", BulkResponse, {**BULK, "state": "stopped"}),),
             "The run that is being handled is finished first.", problems=(404,),
+        ),
+        Operation(
+            "PUT", "/v1/log-level", "setLogLevel", "Change the level of the log", Scope.ADMIN,
+            (Answer(200, "the level of the log", LevelResponse,
+                    {"level": "debug", "silent": []}),),
+            "The levels are `debug`, `info` and `warning`. Until a restart, or until `log.level` is"
+            " changed. It applies to all processes of the node; `silent` names those that do not"
+            " answer.",
+            body=Body(str, "debug"), problems=(413, 415, 422),
         ),
     ]  # fmt: skip
 

@@ -10,15 +10,16 @@ import msgspec
 
 from fractal_rm import __version__
 from fractal_rm.web.openapi.actions import action_operations
-from fractal_rm.web.openapi.operation import Answer, Operation
+from fractal_rm.web.openapi.operation import JSON, Answer, Body, Operation
 from fractal_rm.web.openapi.parameters import EXAMPLES, IN_PATH, IN_QUERY
 from fractal_rm.web.openapi.queries import query_operations
-from fractal_rm.web.openapi.triggers import trigger_operations
+from fractal_rm.web.openapi.triggers import CloudEvent, trigger_operations
 from fractal_rm.web.problems import MEDIA_TYPE, ActionProblem, Problem
 
 # Every request may get these: it is not valid, its client is not known, may not do this, or names
 # another host, its head is too large, or the node has a fault, or too many connections.
 ALWAYS = (400, 401, 403, 408, 421, 431, 500, 503)
+CLOUD_EVENT = "application/cloudevents+json"
 _REF = "#/components/schemas/{name}"
 _RETRY = "Retry-After"
 _TEXTS = {
@@ -85,7 +86,7 @@ def _key(kind: Any) -> str:
 
 def _kinds(every: list[Operation]) -> list[Any]:
     """All types of contents, each once."""
-    kinds: list[Any] = [Problem, ActionProblem]
+    kinds: list[Any] = [Problem, ActionProblem, CloudEvent]
     for operation in every:
         kinds += [answer.kind for answer in operation.answers if answer.kind is not None]
         kinds += [field.type for field in msgspec.structs.fields(operation.query)]
@@ -109,9 +110,16 @@ def _describe(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]
         content = {"schema": schema_of[_key(body.kind)], "example": body.example}
         described["requestBody"] = {
             "required": body.required,
-            "content": dict.fromkeys(body.media, content),
+            "content": {JSON: content, **_event_of(body, schema_of)},
         }
     return {name: value for name, value in described.items() if value not in ("", [])}
+
+
+def _event_of(body: Body, schema_of: dict[str, Any]) -> dict[str, Any]:
+    """The content as a CloudEvent, if it may be one."""
+    if body.event is None:
+        return {}
+    return {CLOUD_EVENT: {"schema": schema_of[_key(CloudEvent)], "example": body.event}}
 
 
 def _parameters(operation: Operation, schema_of: dict[str, Any]) -> list[dict[str, Any]]:

@@ -27,12 +27,12 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """The content of a request. ``media`` are the content types that are read."""
+    """The content of a request. ``event``: a CloudEvent is read, too; this is an example."""
 
     kind: Any
     example: Any
     required: bool = True
-    media: tuple[str, ...] = (JSON,)
+    event: Any = None
 
 
 class Operation(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fractal_rm.adapters.local_socket.other_processes import Statuses
 from fractal_rm.domain.access import Scope
 from fractal_rm.domain.flow import Flow
 from fractal_rm.engine.ports import Count, Failures
@@ -13,7 +14,7 @@ from fractal_rm.web.api.filters import Conditions, DeadQuery, RunsQuery
 from fractal_rm.web.api.questions import MinutesQuery, MinutesResponse
 from fractal_rm.web.api.run_view import RunResponse
 from fractal_rm.web.api.runs import RunsResponse
-from fractal_rm.web.api.status import ComponentsResponse, NodesResponse, StatusResponse
+from fractal_rm.web.api.status import ComponentsResponse, NodesResponse
 from fractal_rm.web.config_check import ConfigView
 from fractal_rm.web.openapi.operation import Answer, Operation
 from fractal_rm.web.openapi.triggers import RUN
@@ -135,7 +136,7 @@ def _about_the_node() -> list[Operation]:
         ),
         Operation(
             "GET", "/v1/status", "showStatus", "What each process of this node does", Scope.READ,
-            (Answer(200, "the processes", StatusResponse, {"processes": [status]}),),
+            (Answer(200, "the processes", Statuses, {"processes": [status], "silent": []}),),
         ),
         Operation(
             "GET", "/v1/components", "listComponents", "Components, and their calls now",

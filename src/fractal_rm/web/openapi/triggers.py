@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -11,9 +11,8 @@ from fractal_rm.domain.node_description import NodeDescription
 from fractal_rm.domain.pairing import PairAnswer, PairRequest
 from fractal_rm.web.api.health import ReadinessResponse
 from fractal_rm.web.api.triggers import TriggerResponse
-from fractal_rm.web.openapi.operation import JSON, Answer, Body, Operation
+from fractal_rm.web.openapi.operation import Answer, Body, Operation
 
-CLOUD_EVENT = "application/cloudevents+json"
 RUN = "01M872C587MC9CTEMPDVW2QE67"
 _ACCEPTED = {"run": RUN, "state": "accepted"}
 _ENDED = {
@@ -32,6 +31,29 @@ NODE = {
     "boot": "51b0c1f3d2aa", "draining": False, "paused": False, "in_flight": 3, "waiting": 12,
     "time_ms": 1790000000000,
 }  # fmt: skip
+
+
+_PAIR_REQUEST = {
+    "address": ["2", "10.1.0.2", 5000, "startrm"],
+    "certificate": "-----BEGIN CERTIFICATE-----…", "token": "frm_…", "now_ms": 1790000000000,
+}  # fmt: skip
+
+
+class CloudEvent(msgspec.Struct):
+    """A CloudEvent 1.0 in structured mode. Other attributes are ignored."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    source: Annotated[str, msgspec.Meta(min_length=1)]
+    type: Annotated[str, msgspec.Meta(min_length=1)]
+    data: Any = None
+    traceparent: str | None = None
+
+
+def _event(data: Any) -> dict[str, Any]:
+    return {
+        "specversion": "1.0", "id": "7", "source": "/line", "type": "frame.taken", "data": data,
+    }  # fmt: skip
 
 
 class Trigger(msgspec.Struct):
@@ -54,7 +76,7 @@ def trigger_operations(endpoint: str) -> list[Operation]:
             "POST", endpoint, "startRun", "Run a flow, in the format of the original",
             Scope.TRIGGER, (Answer(200, "the trigger is on the disk", TriggerResponse, _ACCEPTED),),
             body=Body(Trigger, {"id_flow": "1", "is_load_balancing": False, "payload": "0x03"},
-                      media=(JSON, CLOUD_EVENT)),
+                      event=_event({"id_flow": "1", "is_load_balancing": False, "payload": 1})),
             problems=_PROBLEMS, headers=_HEADERS,
         ),
         Operation(
@@ -68,7 +90,7 @@ def trigger_operations(endpoint: str) -> list[Operation]:
                     headers={"Location": "the run"}),
              Answer(202, "the trigger is on the disk", TriggerResponse, _ACCEPTED,
                     headers={"Location": "the run"})),
-            body=Body(Any, {"temperature": 21.5}, media=(JSON, CLOUD_EVENT)),
+            body=Body(Any, {"temperature": 21.5}, event=_event({"temperature": 21.5})),
             problems=_PROBLEMS, headers=_HEADERS,
         ),
         Operation(
@@ -84,7 +106,7 @@ def trigger_operations(endpoint: str) -> list[Operation]:
             "POST", "/v1/pair", "pair", "Join a node that has an invitation", None,
             (Answer(200, "the node was added", PairAnswer, pair_answer),),
             text="For `fractal-rm pair accept`. Needs the secret of an invitation as its token.",
-            body=Body(PairRequest, None), problems=(404, 409, 413, 415, 422),
+            body=Body(PairRequest, _PAIR_REQUEST), problems=(404, 409, 413, 415, 422),
         ),
         Operation(
             "GET", "/livez", "isAlive", "Whether the process answers", Scope.READ,

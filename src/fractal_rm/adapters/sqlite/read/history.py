@@ -24,14 +24,15 @@ from fractal_rm.adapters.sqlite.read.open_runs import keeping_of
 from fractal_rm.adapters.sqlite.read.questions import Questions
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.journal_errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalError
 from fractal_rm.domain.masking.facts import masked
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import FlowCounts, RunDetail, RunPage, RunSummary, TimedFact
 
 # These statements do not count runs whose pages were dropped because of their age.
 _STATES = (
-    "SELECT flow, state, count(*), sum(duplicates) FROM runs WHERE pages > 0 GROUP BY flow, state"
+    "SELECT flow, state, count(*), sum(duplicates), sum(source = 'replay') FROM runs"
+    " WHERE pages > 0 GROUP BY flow, state"
 )
 _RECEIVED = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
@@ -111,6 +112,9 @@ class SqliteHistory(Questions):
 
         Raises JournalDamaged if the run is not found and a part of a journal cannot be read.
         """
+        detail = self._run_in_history(run_id)
+        if detail is not None:
+            return detail
         error: JournalDamaged | None = None
         for path in self._journals():
             damage: list[str] = []
@@ -130,6 +134,25 @@ class SqliteHistory(Questions):
             raise error
         return None
 
+    def _run_in_history(self, run_id: str) -> RunDetail | None:
+        """Return a run over the kept connections, without reading a whole log.
+
+        None: no history has it, its log has other facts of it, or something is damaged.
+        """
+        try:
+            with self._connections.question() as (connections, _):
+                for connection in connections:
+                    row = one_run(connection.db, run_id)
+                    if row is None:
+                        continue
+                    if connection.damage or connection.recent.has_facts_of(run_id):
+                        return None
+                    facts, problem = _facts(connection.db, row, connection.path)
+                    return None if problem else RunDetail(_summary(row, connection.path), facts)
+        except (JournalError, UnicodeEncodeError):
+            pass  # `run` reads again, and reports the error
+        return None
+
     def recorded_flow(self, journal: str, version: str) -> Flow | None:
         """Return the definition of a flow with which runs began, or None; see the port."""
         return recorded_flow(self.folder, journal, version)
@@ -143,17 +166,24 @@ class SqliteHistory(Questions):
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
         maybe_twice: Counter[str | None] = Counter()
+        repeated: Counter[str | None] = Counter()
         for path in self._journals():
             with snapshot(path, damage=[]) as db:
                 for flow, count in db.execute(_RECEIVED):
                     received[flow] += count
-                for flow, state, count, repeated in db.execute(_STATES):
+                for flow, state, count, duplicate, replays in db.execute(_STATES):
                     states.setdefault(flow, Counter())[State(state)] += count
-                    duplicates[flow] += repeated
+                    duplicates[flow] += duplicate
+                    repeated[flow] += replays
                 maybe_twice.update(dict(db.execute(_MAYBE_TWICE)))
         return [
             FlowCounts(
-                flow, received[flow], states.get(flow, {}), duplicates[flow], maybe_twice[flow]
+                flow,
+                received[flow],
+                states.get(flow, {}),
+                duplicates[flow],
+                maybe_twice[flow],
+                repeated[flow],
             )
             for flow in sorted(received.keys() | states.keys(), key=str)
         ]

@@ -116,6 +116,12 @@ class RecentRuns:
         for _, run_id, handled in self._handled:
             yield run_id, handled
 
+    def has_facts_of(self, run_id: str) -> bool:
+        """Whether the log has facts of a run that the history does not have."""
+        return run_id in self._runs or any(
+            each == run_id and handled.by_run is None for _, each, handled in self._handled
+        )
+
     def may_match_flow(self, run_id: str, flow: str) -> bool:
         """Whether the flow of a new run is this one. It is known without decoding facts."""
         return self._runs[run_id].flow == flow
