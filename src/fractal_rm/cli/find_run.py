@@ -9,9 +9,8 @@ from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.flow import SubFlow
-from fractal_rm.engine.ports import RunDetail, RunSummary
+from fractal_rm.engine.ports import RunDetail
 
-PAGE_RUNS = 1_000  # the number of runs in one query of the history
 _HINT = "`fractal-rm runs list` shows the runs"
 
 
@@ -40,39 +39,24 @@ def _by_prefix(history: SqliteHistory, prefix: str) -> RunDetail | None:
 
 
 def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> Iterator[RunDetail]:
-    """Yield the children: the runs that the RUN steps of ``parent`` started.
+    """Yield the children: the runs that the RUN steps of ``parent`` started, in order of the steps.
 
-    The children of a child follow the child.
+    The children of a child follow the child. If a step started several runs, the first counts.
     """
     flow = config.flows.get(parent.summary.flow or "")
-    for step in flow.steps if flow else ():
-        if isinstance(step, SubFlow):
-            child = _child(history, parent.summary, step)
-            if child is not None:
-                yield child
-                yield from children_of(history, child, config)
-
-
-def _child(history: SqliteHistory, parent: RunSummary, step: SubFlow) -> RunDetail | None:
-    """Return the run that a RUN step of ``parent`` started; None if it is not in the history.
-
-    The first fact of a child contains its origin: the id of the parent and the number of the step.
-    """
-    origin, last_id = f"{parent.id}:{step.number}", None
-    while True:
-        page = history.runs(flow=step.flow, limit=PAGE_RUNS, before=last_id)
-        for run in page:
-            # A child is never older than its parent, so the search ends at the first older run. A
-            # run counts as older only if its time and its id are both smaller: the wall clock may
-            # have been set back, and another node may have made the id of the parent.
-            if run.accepted_ms < parent.accepted_ms and run.id < parent.id:
-                return None
-            detail = history.run(run.id) if run.source == "flow" else None
-            if detail and detail.facts and _origin(detail) == origin:
-                return detail
-        if len(page) < PAGE_RUNS:
-            return None
-        last_id = page[-1].id
+    steps = [step for step in flow.steps if isinstance(step, SubFlow)] if flow else []
+    if not steps:
+        return
+    by_origin: dict[object, RunDetail] = {}
+    for run in history.children(parent.summary.id):
+        detail = history.run(run.id)
+        if detail is not None and detail.facts:
+            by_origin.setdefault(_origin(detail), detail)
+    for step in steps:
+        child = by_origin.get(f"{parent.summary.id}:{step.number}")
+        if child is not None:
+            yield child
+            yield from children_of(history, child, config)
 
 
 def _origin(detail: RunDetail) -> object:

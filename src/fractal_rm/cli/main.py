@@ -34,6 +34,7 @@ _COMMANDS = {
     "components": "components",
     "top": "top",
     "runs": "runs",
+    "failures": "failures",
     "dead": "dead",
     "flows": "flows",
     "journal": "journal",

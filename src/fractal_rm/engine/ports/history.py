@@ -242,7 +242,9 @@ class History(PastRuns, Protocol):
     ) -> list[Minute]:
         """The minutes (or hours) that begin between two times, in order. ``until_ms`` is excluded.
 
-        Minutes are kept for two days, and hours for 60 days.
+        Minutes are kept for two days, and hours for 60 days. Ask for hours if the time is longer
+        than six hours: with 20 flows, a day has 90,000 minutes. Runs that ended before the update
+        to this release are not counted.
         """
         ...
 

@@ -26,7 +26,7 @@ from fractal_rm.adapters.log.run_updates import RunUpdate
 from fractal_rm.adapters.sqlite.format import schema, statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
-from fractal_rm.adapters.sqlite.format.spans import add_to_spans
+from fractal_rm.adapters.sqlite.format.spans import add_to_spans, group_ended
 from fractal_rm.adapters.sqlite.read.open_runs import load_run
 from fractal_rm.domain.run import parent_id_of
 from fractal_rm.domain.state import TROUBLE_STATES
@@ -149,7 +149,7 @@ def _add_spans(db: sqlite3.Connection) -> None:
         "SELECT no, flow, state, accepted_ms, id, settled_ms FROM runs WHERE settled_ms IS NOT NULL"
     )
     while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-        add_to_spans(db, rows)
+        add_to_spans(db, group_ended(rows))
 
 
 def _set_parents_and_faults(db: sqlite3.Connection) -> int:

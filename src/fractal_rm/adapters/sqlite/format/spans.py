@@ -12,8 +12,8 @@ would make the history 18 to 76 % larger. A row of ``spans`` takes about 100 byt
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
@@ -25,33 +25,52 @@ _ZONES = 1 << (BLOCK_BITS - ZONE_BITS)  # zones in a block
 
 # number, flow, state, accepted_ms, id, settled_ms
 EndedRun = tuple[int, Any, str, int, str, int]
+Kind = tuple[int, str, str]  # block, flow ('': none), state
 
 
-def add_to_spans(db: sqlite3.Connection, runs: Iterable[EndedRun]) -> None:
+class Columns(NamedTuple):
+    """Ended runs of one kind: their numbers, times of acceptance, ids, and times of the end."""
+
+    nos: Sequence[int]
+    begun_ms: Sequence[int]
+    ids: Sequence[str]
+    ended_ms: Sequence[int]
+
+
+def add_to_spans(db: sqlite3.Connection, groups: Mapping[Kind, Columns]) -> None:
     """Add ended runs to the table. Raises sqlite3.Error."""
     head, tail = statements.UPSERT_SPANS
-    execute_bulk(db, head, span_rows(runs), tail)
+    execute_bulk(db, head, span_rows(groups), tail)
 
 
-def span_rows(runs: Iterable[EndedRun]) -> list[tuple[Any, ...]]:
-    """Return the rows of ``spans`` for ended runs. Takes about 0.5 µs for each run."""
-    runs_by_key: dict[tuple[int, str, str], list[EndedRun]] = {}
+def group_ended(runs: Iterable[EndedRun]) -> dict[Kind, Columns]:
+    """Group ended runs by block, flow and state. Takes about 0.3 µs for each run."""
+    runs_by_kind: dict[Kind, list[EndedRun]] = {}
     for run in runs:
         no, flow, state, _, _, _ = run
-        key = no >> BLOCK_BITS, flow or "", state
-        runs_of_key = runs_by_key.get(key)
-        if runs_of_key is None:
-            runs_by_key[key] = [run]
+        kind = no >> BLOCK_BITS, flow or "", state
+        runs_of_kind = runs_by_kind.get(kind)
+        if runs_of_kind is None:
+            runs_by_kind[kind] = [run]
         else:
-            runs_of_key.append(run)
+            runs_of_kind.append(run)
+    groups: dict[Kind, Columns] = {}
+    for kind, runs_of_kind in runs_by_kind.items():
+        nos, _, _, begun_ms, ids, ended_ms = zip(*runs_of_kind, strict=True)
+        groups[kind] = Columns(nos, begun_ms, ids, ended_ms)
+    return groups
+
+
+def span_rows(groups: Mapping[Kind, Columns]) -> list[tuple[Any, ...]]:
+    """Return the rows of ``spans`` for ended runs."""
     rows: list[tuple[Any, ...]] = []
-    for key, runs_of_key in sorted(runs_by_key.items()):
-        nos, _, _, times, ids, _ = zip(*runs_of_key, strict=True)
+    for kind, columns in sorted(groups.items()):
+        times, ids = columns.begun_ms, columns.ids
         zones = 0
-        for zone in {no >> ZONE_BITS for no in nos}:
+        for zone in {no >> ZONE_BITS for no in columns.nos}:
             zones |= 1 << (zone & (_ZONES - 1))
         bounds = min(times), max(times), min(ids), max(ids)
-        rows.append(with_checksum((*key, _signed(zones), *bounds)))
+        rows.append(with_checksum((*kind, _signed(zones), *bounds)))
     return rows
 
 

@@ -20,13 +20,11 @@ class Conditions(msgspec.Struct, frozen=True):
     """The conditions on rows of ``runs``: ``text`` is SQL, and ``values`` are its parameters.
 
     ``index`` is the index by which SQLite must find the rows; "": by their numbers.
-    ``checks_text``: the reasons of the rows may lack the text of the filter.
     """
 
     text: str
     values: list[Any]
     index: str = ""
-    checks_text: bool = False
 
 
 def as_stored(value: int) -> int:
@@ -65,9 +63,10 @@ def conditions_of(
     found += _on_other_columns(wanted)
     if handled is not None:
         found.append((handled, []))
-    checks_text = wanted.text is not None and not (faults is not None and faults.text_is_exact)
+    if wanted.text is not None and not (faults is not None and faults.text_is_exact):
+        found.append(("has_text(reason, ?)", [wanted.text.casefold()]))
     text = "".join(f" AND {each}" for each, _ in found)
-    return Conditions(text, [value for _, values in found for value in values], index, checks_text)
+    return Conditions(text, [value for _, values in found for value in values], index)
 
 
 def _on_flow(wanted: RunFilter) -> Iterator[tuple[str, list[Any]]]:
@@ -98,7 +97,7 @@ def matches(wanted: RunFilter, run: RunSummary) -> bool:
         and (wanted.states is None or run.state in wanted.states)
         and (wanted.component is None or (in_trouble and run.component == wanted.component))
         and (wanted.cause is None or (in_trouble and run.cause == wanted.cause))
-        and (wanted.text is None or (in_trouble and has_text(run.reason, wanted.text)))
+        and (wanted.text is None or (in_trouble and has_text(run.reason, wanted.text.casefold())))
         and (wanted.node is None or wanted.node == (run.node or HERE))
         and wanted.source in (None, run.source)
         and (wanted.since_ms is None or run.accepted_ms >= wanted.since_ms)
@@ -107,6 +106,9 @@ def matches(wanted: RunFilter, run: RunSummary) -> bool:
     )
 
 
-def has_text(reason: str, text: str) -> bool:
-    """Return whether a reason contains a text. The case does not matter."""
-    return text.casefold() in reason.casefold()
+def has_text(reason: str, folded_text: str) -> bool:
+    """Return whether a reason contains a text, which is case-folded. The case does not matter.
+
+    It is also a function of SQL. A damaged reason may have any type.
+    """
+    return folded_text in str(reason).casefold()

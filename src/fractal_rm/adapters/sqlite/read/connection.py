@@ -13,6 +13,7 @@ from fractal_rm.adapters.sqlite.format.migrations import add_views_of_old_format
 from fractal_rm.adapters.sqlite.format.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.format.row_sums import decode_damaged, register_row_sum
 from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, HANDLED_SINCE
+from fractal_rm.adapters.sqlite.read.conditions import has_text
 from fractal_rm.adapters.sqlite.read.fault_table import FaultTable
 from fractal_rm.adapters.sqlite.read.recent_runs import RecentRuns
 from fractal_rm.adapters.sqlite.read.snapshot import unreadable
@@ -48,6 +49,7 @@ class JournalConnection:
             raise unreadable(path, error) from error
         try:
             register_row_sum(self.db)
+            self.db.create_function("has_text", 2, has_text, deterministic=True)
             self.db.text_factory = decode_damaged
             self.db.execute("PRAGMA temp_store = MEMORY")
             self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
+from fractal_rm.adapters.sqlite.read.cursor import Place
 from fractal_rm.adapters.sqlite.read.failures import Groups
-from fractal_rm.adapters.sqlite.read.find import Deadline, Merge
+from fractal_rm.adapters.sqlite.read.find import Deadline, Merge, begin_searches
 from fractal_rm.adapters.sqlite.read.journal_search import JournalSearch
 from fractal_rm.adapters.sqlite.read.question import JournalQuestion
-from fractal_rm.engine.ports import Count, Failures
 
 _NO_LIMIT = 1 << 60
 
 
-def count_matches(questions: Sequence[JournalQuestion], most: int, deadline: Deadline) -> Count:
-    """Count the matching runs, up to ``most``. Raises sqlite3.Error."""
+class Progress(msgspec.Struct):
+    """How far a search is: where it goes on in each journal (empty: nowhere), and the time."""
+
+    places: dict[str, Place]
+    searched_to_ms: int | None
+
+
+def count_matches(
+    questions: Sequence[JournalQuestion],
+    places: Mapping[str, Place] | None,
+    most: int,
+    deadline: Deadline,
+) -> tuple[int, Progress]:
+    """Count matching runs until there are more than ``most``. Raises sqlite3.Error."""
     number = 0
 
     def add(search: JournalSearch) -> bool:
@@ -24,21 +38,23 @@ def count_matches(questions: Sequence[JournalQuestion], most: int, deadline: Dea
         number += _read(search) if count is None else count
         return number > most
 
-    searched_to_ms, completed = _search(questions, deadline, add)
-    return Count(min(number, most), completed and number <= most, searched_to_ms)
+    progress = _search(questions, places, deadline, add)
+    return number, progress
 
 
-def group_failures(questions: Sequence[JournalQuestion], deadline: Deadline) -> Failures:
-    """Group the matching runs, which are in trouble. Raises sqlite3.Error."""
-    groups = Groups()
+def group_failures(
+    questions: Sequence[JournalQuestion],
+    places: Mapping[str, Place] | None,
+    groups: Groups,
+    deadline: Deadline,
+) -> Progress:
+    """Add the matching runs, which are in trouble, to groups. Raises sqlite3.Error."""
     kinds: dict[tuple[int, int], list[int]] = {}  # (question, kind): count, lowest, highest number
 
     def add(search: JournalSearch) -> bool:
         windows, question = search.windows, search.question
-        counts = None
         before = 0 if windows is None else windows.next_no
-        if windows is not None:
-            counts = windows.ask(question.failures, [])
+        counts = None if windows is None else windows.ask(question.failures, [])
         if windows is None or counts is None:
             search.advance(_NO_LIMIT)
             while search.found:
@@ -52,37 +68,34 @@ def group_failures(questions: Sequence[JournalQuestion], deadline: Deadline) -> 
             total[1], total[2] = min(total[1], lowest), max(total[2], highest)
         return False
 
-    searched_to_ms, _ = _search(questions, deadline, add)
+    progress = _search(questions, places, deadline, add)
     for (at, kind), (count, lowest, highest) in kinds.items():
         question = questions[at]
         newest, first_ms = question.run_at(highest), question.time_at(lowest, oldest_first=True)
         fault = question.connection.faults.get(kind)
         if newest is not None and fault is not None:
             groups.add(newest, count, first_ms, fault.shape)
-    return Failures(groups.groups(), searched_to_ms)
+    return progress
 
 
 def _search(
     questions: Sequence[JournalQuestion],
+    places: Mapping[str, Place] | None,
     deadline: Deadline,
     add: Callable[[JournalSearch], bool],
-) -> tuple[int | None, bool]:
+) -> Progress:
     """Search all journals, the newest runs first, until the deadline or until ``add`` returns true.
 
-    Returns the time up to which they were searched if the time has ended, and whether everything
-    was searched.
+    One window is always searched.
     """
-    searches = [
-        JournalSearch(question, None, oldest_first=False, monotonic_s=deadline.monotonic_s)
-        for question in questions
-    ]
-    merge = Merge(searches, oldest_first=False)
+    searches = begin_searches(questions, places, oldest_first=False, deadline=deadline)
+    merge = Merge(list(searches.values()), oldest_first=False)
     while (search := merge.waiting()) is not None:
-        if add(search):
-            return None, merge.waiting() is None
-        if deadline.passed and merge.waiting() is not None:
-            return merge.searched_to_ms(), False
-    return None, True
+        if add(search) or deadline.passed:
+            break
+    after = {name: search.place() for name, search in searches.items()}
+    remaining = {name: place for name, place in after.items() if place is not None}
+    return Progress(remaining, merge.searched_to_ms() if remaining else None)
 
 
 def _read(search: JournalSearch) -> int:

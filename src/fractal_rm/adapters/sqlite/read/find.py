@@ -21,6 +21,11 @@ class Deadline:
         self.monotonic_s = monotonic_s
         self._end_s = monotonic_s() + within_s
 
+    def at_most(self, within_s: float) -> Deadline:
+        """A deadline that ends with this one, and at most ``within_s`` from now."""
+        remaining_s = self._end_s - self.monotonic_s()
+        return Deadline(min(remaining_s, within_s), self.monotonic_s)
+
     @property
     def passed(self) -> bool:
         """Whether the time has ended."""
@@ -51,16 +56,7 @@ def find_page(
     ``places`` is None for the first page. Journals that are not in it have been searched to their
     end. Raises sqlite3.Error.
     """
-    searches = {
-        question.connection.path.stem: JournalSearch(
-            question,
-            None if places is None else places[question.connection.path.stem],
-            oldest_first=oldest_first,
-            monotonic_s=deadline.monotonic_s,
-        )
-        for question in questions
-        if places is None or question.connection.path.stem in places
-    }
+    searches = begin_searches(questions, places, oldest_first=oldest_first, deadline=deadline)
     merge = Merge(list(searches.values()), oldest_first=oldest_first)
     found: dict[str, RunSummary] = {}  # a run that is being moved may be in two journals
     timed_out = False
@@ -81,6 +77,26 @@ def find_page(
     if timed_out and len(found) < limit:
         page.searched_to_ms = merge.searched_to_ms()
     return page
+
+
+def begin_searches(
+    questions: Sequence[JournalQuestion],
+    places: Mapping[str, Place] | None,
+    *,
+    oldest_first: bool,
+    deadline: Deadline,
+) -> dict[str, JournalSearch]:
+    """Begin a search in each journal, at its place. Returns the searches by name of the journal."""
+    return {
+        question.connection.path.stem: JournalSearch(
+            question,
+            None if places is None else places[question.connection.path.stem],
+            oldest_first=oldest_first,
+            monotonic_s=deadline.monotonic_s,
+        )
+        for question in questions
+        if places is None or question.connection.path.stem in places
+    }
 
 
 class Merge:

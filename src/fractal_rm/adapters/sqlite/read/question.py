@@ -15,7 +15,6 @@ from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.read.conditions import (
     Conditions,
     conditions_of,
-    has_text,
     is_about_trouble,
     matches,
 )
@@ -123,7 +122,7 @@ class JournalQuestion:
     def count(self, first: int, last: int) -> int | None:
         """Count the matches in a range of numbers; None: the rows must be read for it."""
         conditions = self._conditions
-        if self.is_damaged or conditions.checks_text:
+        if self.is_damaged:
             return None
         statement = f"SELECT count(*) FROM {self._table} WHERE {self._range_text}{conditions.text}"
         db = self.connection.db
@@ -144,7 +143,7 @@ class JournalQuestion:
         of a run; None: the rows must be read for it. Runs that changed in the log are left out.
         """
         conditions = self._conditions
-        if self.is_damaged or conditions.checks_text or conditions.index != "runs_by_fault":
+        if self.is_damaged or conditions.index != "runs_by_fault":
             return None
         statement = (
             f"SELECT fault, count(*), min(no), max(no) FROM {self._table}"
@@ -241,7 +240,6 @@ class JournalQuestion:
 
     def _summaries(self, rows: list[RunRow]) -> Iterator[tuple[RunRow, RunSummary]]:
         """Yield the runs of rows, as far as they are valid and match all conditions."""
-        text = self._filter.text if self._conditions.checks_text else None
         found: list[tuple[Any, RunSummary]] = []
         for row in rows:
             if not checksum_matches(row):
@@ -251,7 +249,7 @@ class JournalQuestion:
                     run = self.summary_of(row)
                     if matches(self._filter, run):
                         found.append((row, run))
-                elif text is None or has_text(row.reason, text):
+                else:
                     found.append((row, self.summary_of(row)))
         return iter(self._select_handled(found) if self.is_damaged else found)
 

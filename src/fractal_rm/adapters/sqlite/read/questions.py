@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.sqlite.read.connections import Connections
 from fractal_rm.adapters.sqlite.read.count import count_matches, group_failures
 from fractal_rm.adapters.sqlite.read.cursor import Place, decode_cursor, encode_cursor
+from fractal_rm.adapters.sqlite.read.failures import Groups
 from fractal_rm.adapters.sqlite.read.find import Deadline, find_page
 from fractal_rm.adapters.sqlite.read.handled_runs import HandledRuns
 from fractal_rm.adapters.sqlite.read.minute_counts import read_minutes
@@ -28,7 +29,7 @@ from fractal_rm.engine.ports import (
     RunSummary,
 )
 
-WITHIN_S = 0.1  # the time for one question
+WITHIN_S = 0.1  # the time for one question, and for each slice of a longer one
 MAX_REPLAYS = 100  # of one run
 
 
@@ -63,14 +64,26 @@ class Questions:
         places: dict[str, Place] | None = None
         if cursor is not None:
             places = decode_cursor(cursor, run_filter, oldest_first=oldest_first)
-        deadline = Deadline(within_s, self._monotonic_s)
-        with self._question(run_filter) as (questions, handled, damage):
-            page = find_page(questions, places, limit, oldest_first=oldest_first, deadline=deadline)
-            runs = _with_handled(page.runs, handled)
+        deadline, damage = Deadline(within_s, self._monotonic_s), dict[str, None]()
+        runs: dict[str, RunSummary] = {}
+        searched_to_ms: int | None = None
+        for slice_deadline in self._slices(deadline):
+            with self._question(run_filter) as (questions, handled, found_damage):
+                page = find_page(
+                    questions, places, limit - len(runs), oldest_first=oldest_first,
+                    deadline=slice_deadline,
+                )  # fmt: skip
+                for run in _with_handled(page.runs, handled):
+                    runs.setdefault(run.id, run)
+            damage.update(dict.fromkeys(found_damage))
+            places, searched_to_ms = page.places, page.searched_to_ms
+            if searched_to_ms is None or not places:
+                break
         more = None
-        if page.places:
-            more = encode_cursor(page.places, run_filter, oldest_first=oldest_first)
-        return Found(runs, more, page.searched_to_ms, damage)
+        if places:
+            more = encode_cursor(places, run_filter, oldest_first=oldest_first)
+        ordered = sorted(runs.values(), key=lambda run: run.id, reverse=not oldest_first)
+        return Found(ordered, more, searched_to_ms, list(damage))
 
     def count(
         self,
@@ -82,10 +95,19 @@ class Questions:
         """Count runs; see the port."""
         if not _is_unicode(run_filter):
             return Count(0)
-        deadline = Deadline(within_s, self._monotonic_s)
-        with self._question(run_filter) as (questions, _, damage):
-            count = count_matches(questions, most, deadline)
-        return msgspec.structs.replace(count, unreadable=damage)
+        places: dict[str, Place] | None = None
+        damage, number, searched_to_ms = dict[str, None](), 0, None
+        for deadline in self._slices(Deadline(within_s, self._monotonic_s)):
+            with self._question(run_filter) as (questions, _, found_damage):
+                more, progress = count_matches(questions, places, most - number, deadline)
+            number += more
+            damage.update(dict.fromkeys(found_damage))
+            places, searched_to_ms = progress.places, progress.searched_to_ms
+            if not places or number > most:
+                break
+        if number > most:
+            return Count(most, False, None, list(damage))
+        return Count(number, not places, searched_to_ms, list(damage))
 
     def failures(
         self, run_filter: RunFilter = EVERY_RUN, *, within_s: float = WITHIN_S
@@ -95,10 +117,16 @@ class Questions:
         if not states or not _is_unicode(run_filter):
             return Failures([])
         in_trouble = msgspec.structs.replace(run_filter, states=tuple(sorted(states)))
-        deadline = Deadline(within_s, self._monotonic_s)
-        with self._question(in_trouble) as (questions, _, damage):
-            failures = group_failures(questions, deadline)
-        return msgspec.structs.replace(failures, unreadable=damage)
+        places: dict[str, Place] | None = None
+        groups, damage, searched_to_ms = Groups(), dict[str, None](), None
+        for deadline in self._slices(Deadline(within_s, self._monotonic_s)):
+            with self._question(in_trouble) as (questions, _, found_damage):
+                progress = group_failures(questions, places, groups, deadline)
+            damage.update(dict.fromkeys(found_damage))
+            places, searched_to_ms = progress.places, progress.searched_to_ms
+            if not places:
+                break
+        return Failures(groups.groups(), searched_to_ms, list(damage))
 
     def children(self, run_id: str) -> list[RunSummary]:
         """Return the runs that RUN steps of a run started; see the port."""
@@ -126,6 +154,16 @@ class Questions:
         with self._question(EVERY_RUN) as (questions, handled, _):
             runs = {run.id: run for question in questions for run in select(question)}
             return _with_handled(sorted(runs.values(), key=lambda run: run.id), handled)
+
+    def _slices(self, deadline: Deadline) -> Iterator[Deadline]:
+        """Yield deadlines until the time has ended, at least one.
+
+        Each slice of a long question reads in a transaction of its own: a long transaction would
+        let the -wal file of SQLite grow.
+        """
+        yield deadline.at_most(WITHIN_S)
+        while not deadline.passed:
+            yield deadline.at_most(WITHIN_S)
 
     @contextmanager
     def _question(

@@ -16,7 +16,7 @@ from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.row_sums import with_checksum
 from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
-from fractal_rm.adapters.sqlite.format.spans import add_to_spans
+from fractal_rm.adapters.sqlite.format.spans import add_to_spans, group_ended
 from fractal_rm.adapters.sqlite.read.salvage import Page
 from fractal_rm.adapters.sqlite.repair.blobs import refs_in_page
 from fractal_rm.adapters.sqlite.write.run_rows import blob_rows, bytes_of, discards_in
@@ -79,8 +79,8 @@ class NewHistory:
         has_ended = row.settled_ms is not None
         if has_ended:
             ended = (row.no, row.flow, row.state, row.accepted_ms, row.id, row.settled_ms)
-            add_to_spans(self.db, [ended])
-        add_to_blocks(self.db, [(row.no, row.flow, row.accepted_ms)])
+            add_to_spans(self.db, group_ended([ended]))
+        add_to_blocks(self.db, row.no, [row.accepted_ms])
         self.runs += 1
         self.counts["accepted"] += 1
         self.counts["settled"] += has_ended

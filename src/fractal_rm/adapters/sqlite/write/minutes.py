@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from operator import sub
+from typing import Any, TypeVar
 
 import msgspec
 
 from fractal_rm.adapters.sqlite.format import statements
-from fractal_rm.adapters.sqlite.format.blocks import BegunRun
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.row_sums import with_checksum
-from fractal_rm.adapters.sqlite.format.spans import EndedRun
+from fractal_rm.adapters.sqlite.format.spans import Columns, Kind
 from fractal_rm.domain.state import State
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
@@ -27,6 +27,17 @@ MAX_ROW_BYTES = 2_000  # a longer row would need pages of its own: its counts go
 ACCEPTED = State.ACCEPTED.text
 
 Key = tuple[int, str, str]  # the beginning (milliseconds since 1970), flow ('': none), state
+
+
+T = TypeVar("T")
+
+
+class BegunRuns(msgspec.Struct, gc=False):
+    """New runs, in order of their numbers, from ``first_no`` on: flows and times of acceptance."""
+
+    first_no: int
+    flows: list[str | None] = []
+    times_ms: list[int] = []
 
 
 class Tally(msgspec.Struct, array_like=True):
@@ -63,7 +74,7 @@ class Minutes:
         self._next = self._last
 
     def write(
-        self, db: sqlite3.Connection, begun: Iterable[BegunRun], ended: Iterable[EndedRun]
+        self, db: sqlite3.Connection, begun: BegunRuns, ended: Mapping[Kind, Columns]
     ) -> None:
         """Write the counts of runs. Raises sqlite3.Error."""
         new = tallies_of(begun, ended)
@@ -90,21 +101,31 @@ class Minutes:
         self._last = self._next
 
 
-def tallies_of(begun: Iterable[BegunRun], ended: Iterable[EndedRun]) -> dict[Key, Tally]:
-    """Count runs by minute, flow and state. Takes about half a microsecond for each run."""
+def tallies_of(begun: BegunRuns, ended: Mapping[Kind, Columns]) -> dict[Key, Tally]:
+    """Count runs by minute, flow and state.
+
+    Most batches are within one minute. Then it takes about 0.2 µs for each run.
+    """
     tallies: dict[Key, Tally] = {}
-    accepted = Counter([(flow, accepted_ms // MINUTE_MS) for _, flow, accepted_ms in begun])
-    for (flow, minute), count in accepted.items():
+    for (flow, minute), count in _by_minute(begun.flows, begun.times_ms).items():
         tallies[minute * MINUTE_MS, flow or "", ACCEPTED] = Tally(count)
-    settled = Counter([
-        (flow, state, settled_ms // MINUTE_MS, (settled_ms - accepted_ms).bit_length())
-        for _, flow, state, accepted_ms, _, settled_ms in ended
-    ])  # fmt: skip
-    for (flow, state, minute, bits), count in settled.items():
-        tally = tallies.setdefault((minute * MINUTE_MS, flow or "", state), Tally())
-        tally.runs += count
-        tally.add_durations(bits, count)
+    for (_, flow, state), columns in ended.items():
+        bits = list(map(int.bit_length, map(sub, columns.ended_ms, columns.begun_ms)))
+        for (bit_count, minute), count in _by_minute(bits, columns.ended_ms).items():
+            tally = tallies.setdefault((minute * MINUTE_MS, flow, state), Tally())
+            tally.runs += count
+            tally.add_durations(bit_count, count)
     return tallies
+
+
+def _by_minute(values: Sequence[T], times_ms: Sequence[int]) -> dict[tuple[T, int], int]:
+    """Count values by their minute."""
+    if not times_ms:
+        return {}
+    first, last = min(times_ms) // MINUTE_MS, max(times_ms) // MINUTE_MS
+    if first == last:
+        return {(value, first): count for value, count in Counter(values).items()}
+    return Counter(zip(values, [ms // MINUTE_MS for ms in times_ms], strict=True))
 
 
 def add_to_tables(db: sqlite3.Connection, minutes: Mapping[Key, Tally]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Union
 
 import msgspec
@@ -13,7 +14,7 @@ from fractal_rm.adapters.log import timed
 from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate
 from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.adapters.sqlite.format import statements
-from fractal_rm.adapters.sqlite.format.blocks import BegunRun, add_to_blocks
+from fractal_rm.adapters.sqlite.format.blocks import add_to_blocks
 from fractal_rm.adapters.sqlite.format.bulk import Rows, execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.page_chain import (
@@ -25,14 +26,22 @@ from fractal_rm.adapters.sqlite.format.page_chain import (
 from fractal_rm.adapters.sqlite.format.row_sums import row_sum, with_checksum
 from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
-from fractal_rm.adapters.sqlite.format.spans import EndedRun, add_to_spans
+from fractal_rm.adapters.sqlite.format.spans import (
+    Columns,
+    EndedRun,
+    Kind,
+    add_to_spans,
+    group_ended,
+)
 from fractal_rm.adapters.sqlite.write.last_pages import LastPage
+from fractal_rm.adapters.sqlite.write.minutes import BegunRuns
 from fractal_rm.domain.facts import Discarded
 from fractal_rm.domain.state import TROUBLE_STATES
 
 # One run of the result of KEPT_COLUMNS: number, id, flow, source, accepted_ms, parent and
 # duplicates.
 Kept = tuple[int, str, Union[str, None], str, int, Union[str, None], int]
+_FLOW, _ACCEPTED_MS = itemgetter(2), itemgetter(7)  # of a row of `runs`
 _decode = msgspec.json.Decoder(list[Kept]).decode
 
 
@@ -45,12 +54,13 @@ class WrittenRuns(msgspec.Struct, gc=False):
     is the number of the next new run.
     """
 
+    begun: BegunRuns
+
     next_no: int
     key_rows: Rows = []
     last_pages: dict[str, LastPage] = {}
     ended_ids: list[str] = []
-    begun: list[BegunRun] = []
-    ended: list[EndedRun] = []
+    ended: Mapping[Kind, Columns] = {}
     counts: dict[str, int] = {}
 
 
@@ -73,15 +83,18 @@ class RunRows:
         self._pages: Rows = []  # new pages; `insert` and `update` write them
         self._blobs: Rows = []
         self._handled: Rows = []
+        self._ended: list[EndedRun] = []
         self._in_trouble: list[int] = []
         self._duplicates: list[tuple[int, str]] = []
-        self.written = WrittenRuns(next_no, counts={"accepted": 0})
+        self.written = WrittenRuns(BegunRuns(next_no), next_no, counts={"accepted": 0})
 
     def insert(self, updates: Iterable[RunUpdate]) -> None:
         """Insert new runs at the end of each table. Reads no existing rows."""
         rows = [self._new_row(update, update.new) for update in updates if update.new is not None]
         self.written.counts["accepted"] += len(rows)
-        self.written.begun += [(row[0], row[2], row[7]) for row in rows]
+        begun = self.written.begun
+        begun.flows.extend(map(_FLOW, rows))
+        begun.times_ms.extend(map(_ACCEPTED_MS, rows))
         execute_bulk(self._db, statements.INSERT_RUNS, rows)
         self._insert_pages()
 
@@ -113,7 +126,9 @@ class RunRows:
         execute_bulk(db, statements.INSERT_FAULTS, self._faults.new_rows)
         self._duplicates += ((count, run_id) for run_id, count in duplicates.items())
         db.executemany(statements.COUNT_DUPLICATES, self._duplicates)
-        add_to_blocks(db, self.written.begun)
+        begun = self.written.begun
+        add_to_blocks(db, begun.first_no, begun.times_ms)
+        self.written.ended = group_ended(self._ended)
         add_to_spans(db, self.written.ended)
         execute_bulk(db, statements.INSERT_BLOBS, self._blobs)
         counts = self.written.counts
@@ -152,7 +167,7 @@ class RunRows:
         self.written.next_no += 1
         pages, chain = self._add_page(update, (no, 0, chain_start(run_id)))
         if update.settled_ms is not None:
-            self.written.ended.append(
+            self._ended.append(
                 (no, new.flow, update.state.text, new.accepted_ms, run_id, update.settled_ms)
             )
         if new.replays is not None:
@@ -184,7 +199,7 @@ class RunRows:
                  pages, chain, row_sum(*row))
             )  # fmt: skip
             if update.settled_ms is not None:
-                self.written.ended.append((no, flow, state, accepted_ms, run_id, update.settled_ms))
+                self._ended.append((no, flow, state, accepted_ms, run_id, update.settled_ms))
         return rows
 
     def _fault(self, update: RunUpdate, no: int) -> int | None:
