@@ -28,6 +28,7 @@ from fractal_rm.engine.observers import Observers
 from fractal_rm.web import RestService
 from fractal_rm.web.bulks import Bulks
 from fractal_rm.web.config_check import ConfigCheck
+from fractal_rm.web.late_operator import LateOperator
 from fractal_rm.web.live import LiveEvents
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.processes import Processes
@@ -103,7 +104,7 @@ class OperatorStage:
             authenticator=Tokens(file, clock.now_ms, self.telemetry, None),
             node_ids=dict,
             store_draining=lambda _: None,
-            operator=operator,
+            operator=LateOperator(lambda: operator),
         )
 
     def set_log_level(self, level: str) -> str:

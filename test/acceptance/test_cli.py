@@ -76,6 +76,16 @@ def test_check_reports_that_a_configuration_is_valid_or_has_findings(tmp_path):
     assert [(each["code"], each["place"]["line"]) for each in findings] == [("F104", 2)]
 
 
+def test_check_takes_the_folder_as_an_argument_or_as_an_option():
+    by_argument = run_command("check", SHIPPED)
+    by_option = run_command("check", "--config", SHIPPED)
+    assert by_option.returncode == 0
+    assert by_option.stdout == by_argument.stdout
+    refused = run_command("check", "elsewhere", "--config", SHIPPED)
+    assert refused.returncode == 2
+    assert f"two folders are given: elsewhere and {SHIPPED}" in refused.stderr
+
+
 def test_runs_are_listed_and_shown(node):
     text = run_command("runs", "list", "--config", node.config).stdout
     assert text.splitlines()[0].split() == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
@@ -13,6 +14,7 @@ from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
 from fractal_rm.domain.address import read_network
 from fractal_rm.domain.pairing import INVITED
 from fractal_rm.web.access import REFUSALS_AT_ONCE, Access, NoTokens
+from fractal_rm.web.authorization import sufficient_scopes
 from fractal_rm.web.client import ClientKind
 from fractal_rm.web.head import read_head
 from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
@@ -538,3 +540,26 @@ def test_the_secret_of_an_invitation_allows_only_the_request_to_be_joined():
     assert client.check(request_head("POST /v1/pair", "10.1.0.1", **secret)) is INVITED
     for line in ("GET /v1/pair", "POST /v1/pair/x", "POST /startrm", "GET /v1/runs"):
         assert status(client.check(request_head(line, "10.1.0.1", **secret))) == 403
+
+
+@pytest.mark.parametrize(
+    ("request_line", "scope"),
+    [
+        ("POST /v1/runs/R/cancel", "operate"),
+        ("POST /v1//runs/R/c%61ncel/", "operate"),
+        ("POST /v1/dead/R/send", "operate"),
+        ("POST /v1/flows/1/pause", "operate"),
+        ("POST /v1/flows/1/runs/x", "operate"),
+        ("POST /v1/bulk", "operate"),
+        ("DELETE /v1/bulk/1", "operate"),
+        ("PATCH /v1/anything", "operate"),
+        ("PUT /v1/log-level", "admin"),
+        ("PUT //v1/log%2Dlevel/", "admin"),
+        ("GET /v1/events", "read"),
+        ("POST /v1/flows/1/runs/", "trigger"),
+    ],
+)
+def test_every_change_that_is_not_a_trigger_needs_the_scope_of_an_operator(request_line, scope):
+    method, _, path = request_line.partition(" ")
+    found = sufficient_scopes(method.encode(), unquote_to_bytes(path), is_endpoint=False)
+    assert [each.value for each in found] == [scope]

@@ -39,6 +39,7 @@ from fractal_rm.domain.facts import (
     Stopping,
     WaitStarted,
 )
+from fractal_rm.domain.flow import Keep, KeepSettings
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.node_status import ComponentStatus, FlowStatus, NodeStatus
 from fractal_rm.domain.state import State
@@ -81,6 +82,14 @@ GET
 """
 ENDPOINTS = {"camera": ("read",), "press": ("move", "check", "back")}
 FLOW = compile_flows(FLOWS, ENDPOINTS)[0]["7"]
+MISSPELT = """\
+7 watch the oven
+TO camera read
+GET
+  AS shot
+TO press check
+POST JSON {"celsius": shot.temprature, "frame": shot.frame, "by": payload.operator.nane}
+"""
 COMPONENTS = {
     "camera": ComponentNote({"read": "http://10.0.0.1/read"}),
     "press": ComponentNote(
@@ -226,6 +235,27 @@ def _offers() -> Iterator[tuple[str, RunToTell]]:
         _told(ACCEPTED, there, Offered("2", 1), doubt, state=State.OFFERED, node="2"),
     )
     yield "offered just now", _told(ACCEPTED, there, Offered("2", 1), state=State.OFFERED)
+
+
+def _misspelt() -> Iterator[tuple[str, RunToTell]]:
+    flow = compile_flows(MISSPELT, ENDPOINTS)[0]["7"]
+    told = _told(
+        Accepted("7", "v", _raw('{"operator":{}}'), "mqtt", node="1"), PLACED,
+        Finished(1, 200, 8.2, _raw(r'"{\"frame\": \"f1\", \"temperature\": 20.1}"')),
+        _failure(Cause.STATUS, "status 422: celsius must be a number",
+                 answer=ResponseExcerpt(422, body_start="celsius must be a number")),
+        Settled(State.FAILED, "step 2, press: status 422: celsius must be a number", Cause.STATUS),
+        state=State.FAILED, flow=flow,
+    )  # fmt: skip
+    yield "a misspelt field", told
+    yield "a misspelt field in EXPECT", _told(
+        ACCEPTED, PLACED, READ, MOVED,
+        _failure(Cause.NOT_EXPECTED, 'the response is not as expected: status 200: {"OK":true}',
+                 step=3, answer=ResponseExcerpt(200, body_start='{"OK":true}')),
+        Settled(State.FAILED, "step 3, press: the response is not as expected",
+                Cause.NOT_EXPECTED),
+        state=State.FAILED,
+    )  # fmt: skip
 
 
 def _failures() -> Iterator[tuple[str, RunToTell]]:
@@ -388,6 +418,7 @@ def _cases() -> Iterator[tuple[str, RunToTell]]:
     yield from _placements()
     yield from _offers()
     yield from _failures()
+    yield from _misspelt()
     yield from _other_ends()
     yield from _open_runs()
 
@@ -448,6 +479,19 @@ def test_values_are_left_out_for_readers_that_may_not_see_them():
     told = msgspec.structs.replace(CASES["succeeded with all kinds of steps"], show_values=False)
     assert "moved" not in _text("", tell(told))
     assert not any("moved" in row.text for row in step_rows(told))
+
+
+def test_the_names_of_fields_are_left_out_for_readers_that_may_not_see_values():
+    story = tell(msgspec.structs.replace(CASES["a misspelt field"], show_values=False))
+    assert "temperature" not in _text("", story)
+
+
+@pytest.mark.parametrize("keeping", [KeepSettings(Keep.NONE), KeepSettings(mask=("operator",))])
+def test_values_that_the_flow_does_not_keep_or_masks_have_no_fields(keeping):
+    told = CASES["a misspelt field"]
+    told = msgspec.structs.replace(told, flow=msgspec.structs.replace(told.flow, keeping=keeping))
+    assert "operator" not in tell(told).why
+    assert ("temperature" in tell(told).why) == bool(keeping.mask)
 
 
 def test_the_middle_of_a_very_long_story_is_left_out():

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.cli.exits import EXIT_PROBLEMS
-from fractal_rm.cli.options import json_option, print_json
+from fractal_rm.cli.options import config_option, json_option, print_json
 from fractal_rm.cli.safe_text import echo
 from fractal_rm.config.load import load
 from fractal_rm.domain.findings import ConfigRejected, Finding
@@ -17,18 +18,27 @@ from fractal_rm.domain.findings import ConfigRejected, Finding
 
 @click.command()
 @click.argument(
-    "folder",
+    "argument",
     metavar="[DIR]",
-    default=Path("config_files"),
+    required=False,
     type=click.Path(path_type=Path, file_okay=False),
 )
+@config_option
 @json_option
-def check(folder: Path, as_json: bool) -> int:
+@click.pass_context
+def check(context: click.Context, argument: Path | None, folder: Path, as_json: bool) -> int:
     """Check the configuration for mistakes.
 
-    Reads the five files in DIR. Starts no node and calls no address. Exits 1 if there is an error.
-    Warnings do not prevent a node from starting.
+    Reads the five files in DIR, which may be given with or without --config. Starts no node and
+    calls no address. Exits 1 if there is an error. Warnings do not prevent a node from starting.
     """
+    if argument is not None:
+        is_given = context.get_parameter_source("folder") is not ParameterSource.DEFAULT
+        if is_given and argument != folder:
+            raise click.UsageError(
+                f"two folders are given: {argument} and {folder}. Give only one of them", context
+            )
+        folder = argument
     try:
         compiled = load(folder, os.environ, SystemClock.now_ms())
     except ConfigRejected as error:

@@ -19,7 +19,7 @@ def needs(step: Step) -> frozenset[int]:
 
 def uses_item(value: object) -> bool:
     """Whether a condition, a template or a reference uses ``item``."""
-    return any(isinstance(part, Item) for part in _parts(value))
+    return any(isinstance(part, Item) for part in parts_of(value))
 
 
 def is_barrier(step: Step) -> bool:
@@ -59,17 +59,17 @@ class DataflowPlan:
 
 
 def _numbers(value: object) -> Iterator[int]:
-    for part in _parts(value):
+    for part in parts_of(value):
         if isinstance(part, (Result, Status, Header)):
             yield part.number
 
 
-def _parts(value: object) -> Iterator[object]:
+def parts_of(value: object) -> Iterator[object]:
     """Yield a value, and all values inside it."""
     yield value
     if isinstance(value, msgspec.Struct):
         for field in value.__struct_fields__:
-            yield from _parts(getattr(value, field))
+            yield from parts_of(getattr(value, field))
     elif isinstance(value, tuple):
         for each in value:  # pyright: ignore[reportUnknownVariableType]
-            yield from _parts(each)  # pyright: ignore[reportUnknownArgumentType]
+            yield from parts_of(each)  # pyright: ignore[reportUnknownArgumentType]

@@ -22,37 +22,34 @@ GET  /metrics                 numbers, for Prometheus
 GET  /schema                  OpenAPI 3.1 description of these paths
 
 HEAD is answered like GET, without the content.
+
+Triggers, the description of the node and health are served from the start. Everything else is in
+`web.operator_app`, which is imported and made at its first request: many nodes never need it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from litestar import Litestar, Router
 from litestar.types import ASGIApp
 
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.late_import import late_import
 from fractal_rm.engine.ports import Clock, History, Intake, PairingHost, Telemetry
-from fractal_rm.web.api.actions import ActionHandlers, action_routes
-from fractal_rm.web.api.bulk import bulk_routes
 from fractal_rm.web.api.error_handlers import make_error_handlers
-from fractal_rm.web.api.events import event_routes
-from fractal_rm.web.api.flow_view import FlowView
-from fractal_rm.web.api.flows import flow_routes
 from fractal_rm.web.api.health import health_routes
-from fractal_rm.web.api.metrics import GetMetrics, metrics_routes
+from fractal_rm.web.api.metrics import GetMetrics
 from fractal_rm.web.api.node import node_routes
-from fractal_rm.web.api.pair import pair_routes
 from fractal_rm.web.api.query import check_query
-from fractal_rm.web.api.questions import question_routes
-from fractal_rm.web.api.resolve import ResolveHandler, resolve_routes
-from fractal_rm.web.api.run_view import RunView
-from fractal_rm.web.api.runs import run_routes
-from fractal_rm.web.api.schema import schema_routes
-from fractal_rm.web.api.status import status_routes
 from fractal_rm.web.api.triggers import TriggerHandler, endpoint_routes, flow_trigger_routes
-from fractal_rm.web.operator import Operator
+from fractal_rm.web.late_operator import LateOperator
+from fractal_rm.web.problems import Problem, problem_app
+
+_NOT_LOADED = "The part of the interface for operators cannot be loaded"
 
 
 def make_app(
@@ -66,7 +63,7 @@ def make_app(
     telemetry: Telemetry,
     store_draining: Callable[[bool], object],
     pairing: PairingHost | None = None,
-    operator: Operator | None = None,
+    operator: LateOperator | None = None,
     metrics: GetMetrics | None = None,
 ) -> ASGIApp:
     """Make the application. `RestService` serves it. Without ``pairing``, no node is invited.
@@ -74,50 +71,89 @@ def make_app(
     Without ``operator``, there are no actions, and no live events.
     """
     triggers = TriggerHandler(intake, history, max_trigger_bytes)
-    runs = RunView(history, None if operator is None else operator.stories)
-    flow_view = FlowView(flows)
-    actions = None
-    if operator is not None:
-        actions = ActionHandlers(operator.actions, runs, flow_view)
     strict = [
         *flow_trigger_routes(triggers),
-        *flow_routes(flow_view),
-        *question_routes(history, clock.now_ms),
-        *run_routes(history, runs, clock.now_ms),
         *node_routes(intake, store_draining),
-        *resolve_routes(ResolveHandler(intake, history, actions)),
         *health_routes(intake),
-        *schema_routes(endpoint),
-        *([] if metrics is None else metrics_routes(metrics)),
-        *([] if pairing is None else pair_routes(pairing)),
     ]
-    if operator is not None and actions is not None:
-        strict += [
-            *action_routes(actions),
-            *bulk_routes(operator.bulks, clock.now_ms),
-            *status_routes(operator),
-            *event_routes(operator.live),
-        ]
-    app = Litestar(
-        # The endpoint ignores parameters, as the original does.
-        route_handlers=[
-            *endpoint_routes(endpoint, intake, triggers),
-            Router("/", guards=[check_query], route_handlers=strict),
-        ],
+    # The endpoint ignores parameters, as the original does.
+    at_endpoint = endpoint_routes(endpoint, intake, triggers)
+    app = make_litestar(telemetry, [*at_endpoint, make_strict(strict)])
+
+    def make_rest() -> ASGIApp:
+        module: Any = late_import("fractal_rm.web.operator_app")
+        return module.make_operator_app(
+            endpoint=endpoint,
+            intake=intake,
+            history=history,
+            flows=flows,
+            clock=clock,
+            telemetry=telemetry,
+            pairing=pairing,
+            operator=None if operator is None else operator.get(),
+            metrics=metrics,
+        )
+
+    return head_as_get(app, LateApp(make_rest), partial(is_served_from_start, endpoint))
+
+
+def make_strict(routes: list[Any]) -> Router:
+    """Routes that refuse parameters which they do not have."""
+    return Router("/", guards=[check_query], route_handlers=routes)
+
+
+def make_litestar(telemetry: Telemetry, routes: list[Any]) -> ASGIApp:
+    """An application with these routes."""
+    return Litestar(
+        route_handlers=routes,
         exception_handlers=make_error_handlers(telemetry),
         openapi_config=None,  # `web.openapi` describes the interface
         request_max_body_size=None,  # trigger_requests.read_body enforces max_trigger_bytes
         logging_config=None,
     )
-    return head_as_get(app)
 
 
-def head_as_get(app: ASGIApp) -> ASGIApp:
+def is_served_from_start(endpoint: str, path: str) -> bool:
+    """Whether a path is one of those that are served from the start."""
+    if path == endpoint:  # a fast path: most requests are triggers
+        return True
+    parts = [part for part in path.split("/") if part]
+    if parts[:2] == ["v1", "flows"]:
+        return parts[3:] == ["runs"]
+    is_known = parts[:2] == ["v1", "node"] or parts in (["livez"], ["readyz"])
+    return is_known or "/" + "/".join(parts) == endpoint
+
+
+class LateApp:
+    """An application that is made at its first request, in a thread."""
+
+    def __init__(self, make: Callable[[], ASGIApp]) -> None:
+        self._make = make
+        self._app: ASGIApp | None = None
+        self._making = asyncio.Lock()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        async with self._making:
+            if self._app is None:
+                try:
+                    self._app = await asyncio.to_thread(self._make)
+                except OSError as error:  # no file descriptor is free
+                    problem = Problem("about:blank", _NOT_LOADED, 503, str(error))
+                    await problem_app(problem)(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+
+def head_as_get(
+    app: ASGIApp, late_app: ASGIApp, is_served_from_start: Callable[[str], bool]
+) -> ASGIApp:
     """Answer HEAD on every path of GET (RFC 9110, 9.1). The server leaves out the content."""
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET", "state": {**scope["state"], "is_head": True}}
-        await app(scope, receive, send)
+        chosen = app if is_served_from_start(scope["path"]) else late_app
+        await chosen(scope, receive, send)
 
     return answer

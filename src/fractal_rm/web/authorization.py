@@ -11,6 +11,7 @@ _GET = (b"GET", b"HEAD")
 _OPERATE, _TRIGGER, _READ = (Scope.OPERATE,), (Scope.TRIGGER,), (Scope.READ,)
 _TRIGGER_OR_READ = _TRIGGER + _READ
 _ADMIN = (Scope.ADMIN,)
+_PAIR = [b"v1", b"pair"]
 _CHANGES = (b"POST", b"PUT", b"PATCH", b"DELETE")
 _NODE, _FLOWS, _LOG_LEVEL = [b"v1", b"node"], [b"v1", b"flows"], [b"v1", b"log-level"]
 
@@ -42,7 +43,9 @@ def sufficient_scopes(method: bytes, path: bytes, *, is_endpoint: bool) -> tuple
         return _TRIGGER_OR_READ if is_get and parts == _NODE else _READ
     if method == b"POST" and parts[:2] == _FLOWS and parts[3:] == [b"runs"]:
         return _TRIGGER
-    if parts[:1] != [b"v1"]:  # there is no such path, or it has no such method
+    # There is no such path, or it has no such method; or it is that of joining, where only the
+    # secret of an invitation is accepted, so that other clients are told that there is no path.
+    if parts[:1] != [b"v1"] or parts == _PAIR:
         return _TRIGGER if method == b"POST" else _READ
     return _ADMIN if parts == _LOG_LEVEL else _OPERATE
 

@@ -29,6 +29,7 @@ from fractal_rm.engine.ports import (
 from fractal_rm.web.access import Access
 from fractal_rm.web.api.metrics import GetMetrics
 from fractal_rm.web.app import make_app
+from fractal_rm.web.late_operator import LateOperator
 from fractal_rm.web.listening import (
     BACKLOG,
     NO_LISTENERS,
@@ -36,7 +37,6 @@ from fractal_rm.web.listening import (
     listen,
     protocol_at,
 )
-from fractal_rm.web.operator import Operator
 from fractal_rm.web.peer_refusals import PeerRefusals
 from fractal_rm.web.protocol import GuardedProtocol, SharedState
 
@@ -69,7 +69,7 @@ class RestService:
         store_draining: Callable[[bool], object],
         pairing: PairingHost | None = None,
         certificate_warnings: Callable[[], list[str]] = list,
-        operator: Operator | None = None,
+        operator: LateOperator | None = None,
         metrics: GetMetrics | None = None,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
@@ -151,7 +151,7 @@ class RestService:
             predecessor.stop_listening()
         self._access.refusals = predecessor.refusals
         if self._operator is not None:
-            self._operator.live.end_all()  # their connections may have to be closed
+            self._operator.end_streams()  # their connections may have to be closed
         self.shared.access, self.shared.app = new_state.access, new_state.app
         self._reconfigure_connections()
 

@@ -25,6 +25,7 @@ from fractal_rm.wiring.metrics import LateMetrics
 if TYPE_CHECKING:
     from fractal_rm.adapters.mqtt import MqttSession
     from fractal_rm.web.api.metrics import GetMetrics
+    from fractal_rm.web.late_operator import LateOperator
     from fractal_rm.web.operator import Operator
 
 
@@ -74,12 +75,17 @@ class RestMaker:
 
     def __init__(self, metrics: LateMetrics) -> None:
         self._metrics = metrics
-        self._operator: Operator | None = None
+        self._operator: LateOperator | None = None
 
     def __call__(self, dependencies: Dependencies, config: Config, intake: Intake) -> WayIn:
         """The way in."""
+        # The web framework uses yaml only for pages that are not served here. An empty module in
+        # place of yaml saves 0.7 MiB.
+        sys.modules.setdefault("yaml", ModuleType("yaml"))
         if self._operator is None:
-            self._operator = _make_operator(dependencies, intake)
+            from fractal_rm.web.late_operator import LateOperator  # noqa: PLC0415 - see below
+
+            self._operator = LateOperator(partial(_make_operator, dependencies, intake))
         metrics = partial(self._metrics.exposition, intake.status)
         return _rest_way_in(dependencies, config, intake, self._operator, metrics)
 
@@ -117,12 +123,9 @@ def _rest_way_in(
     dependencies: Dependencies,
     config: Config,
     intake: Intake,
-    operator: Operator,
+    operator: LateOperator,
     metrics: GetMetrics,
 ) -> WayIn:
-    # The web framework uses yaml only for pages that are not served here. An empty module in place
-    # of yaml saves 0.7 MiB.
-    sys.modules.setdefault("yaml", ModuleType("yaml"))
     # rm_mqtt has no clients and needs no access control.
     from fractal_rm.adapters.access import Invitations, JoiningNodes, Tokens  # noqa: PLC0415
     from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack

@@ -5,6 +5,7 @@
 - `values`: what a story is made from, and the story.
 - `events`: a sentence for each thing that happened; `placing` and `attempts` have some of them.
 - `why`: the sentence at the top; `why_failed` has those about failed steps.
+- `null_references`: references of a failed step that are null because a field is misspelt.
 - `advice`: what can be done now, as commands.
 - `step_table`: the steps as rows.
 - `words`: durations, numbers and quotations.

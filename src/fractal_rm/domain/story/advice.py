@@ -18,6 +18,7 @@ from fractal_rm.domain.facts import (
     Stopping,
 )
 from fractal_rm.domain.state import State
+from fractal_rm.domain.story.null_references import how_to_correct, null_references
 from fractal_rm.domain.story.steps import Steps
 from fractal_rm.domain.story.values import Advice, RunToTell
 from fractal_rm.domain.story.why import cause_of, failed_step, last
@@ -106,7 +107,9 @@ def _failed(told: RunToTell, steps: Steps) -> list[Advice]:
 def _look(told: RunToTell, steps: Steps) -> list[Advice]:
     """What helps to find the fault."""
     cause, run = cause_of(told), told.id
-    found: list[Advice] = []
+    found = _correct(told, steps)
+    if found:
+        return [*found, Advice("see the payload and the results", ("runs", "show", run))]
     child = next((each for each in told.children if each.state is not State.SUCCEEDED), None)
     if cause is Cause.SUB_FLOW and child is not None:
         found.append(Advice("look at the run that did not succeed", ("runs", "why", child.run)))
@@ -124,6 +127,12 @@ def _look(told: RunToTell, steps: Steps) -> list[Advice]:
     return found
 
 
+def _correct(told: RunToTell, steps: Steps) -> list[Advice]:
+    """How a misspelt field of the flow is corrected; empty if none was found."""
+    failed = failed_step(told)
+    return how_to_correct(null_references(told, failed, steps), failed, steps)
+
+
 def _is_client_error(told: RunToTell) -> bool:
     failed = failed_step(told)
     return failed is not None and failed.answer is not UNSET and 400 <= failed.answer.status < 500
@@ -137,7 +146,8 @@ def _component(told: RunToTell, steps: Steps) -> str | None:
 def _repeat(told: RunToTell, steps: Steps) -> list[Advice]:
     """How the run can be repeated, after the cause was removed."""
     run, failed = told.id, failed_step(told)
-    needs_change = cause_of(told) in (*_FLOW_CAUSES, *_CONFIG_CAUSES)
+    is_misspelt = bool(_correct(told, steps))
+    needs_change = is_misspelt or cause_of(told) in (*_FLOW_CAUSES, *_CONFIG_CAUSES)
     flow: tuple[str, ...] = ()
     text = "repeat it from the beginning"
     if needs_change or told.flow_changed:
@@ -152,7 +162,9 @@ def _repeat(told: RunToTell, steps: Steps) -> list[Advice]:
     if failed is not None and failed.step > 1 and has_results and not is_undone:
         words = ("runs", "replay", run, "--from-step", str(failed.step), *flow)
         text = f"{doubt}repeat it from step {failed.step}, with the earlier results"
-        found.append(Advice(text, words))
+        if is_misspelt:
+            text = f"when the fault is mended: {text}, and the flow as it is then"
+        found.insert(0 if is_misspelt else 1, Advice(text, words))
     if last(told, Accepted) is None:  # its facts were deleted because of their age
         return []
     return found if _may_repeat(told, steps) else [_warned(each) for each in found]

@@ -23,6 +23,7 @@ from fractal_rm.domain.facts import (
 from fractal_rm.domain.flow import Call, Reply, SubFlow, Wait
 from fractal_rm.domain.probe import ProbeVerdict
 from fractal_rm.domain.state import TROUBLE_STATES
+from fractal_rm.domain.story.null_references import MAX_TOLD, null_references, null_sentence
 from fractal_rm.domain.story.scene import Scene
 from fractal_rm.domain.story.values import Event
 from fractal_rm.domain.story.words import count, cut, duration, result_words, upper
@@ -147,7 +148,10 @@ def failed(scene: Scene, at_ms: int, fact: StepFailed) -> Event:
     number = fact.step or None
     if fact.attempt == 0:
         unknown = ", and may have had an effect" if fact.unknown is True else ""
-        return Event(at_ms, f"{name} failed{unknown}: {cut(fact.reason)}.", number, is_problem=True)
+        nulls = _null_references(scene, fact)
+        return Event(
+            at_ms, f"{name} failed{unknown}: {cut(fact.reason)}.{nulls}", number, is_problem=True
+        )
     attempt = f", attempt {fact.attempt}," if fact.attempt > 1 or fact.retry_at is not UNSET else ""
     took = _after(scene, at_ms)
     text = f"{name}{attempt} failed{took}{_at(scene, fact)}: {cut(fact.reason)}."
@@ -155,8 +159,13 @@ def failed(scene: Scene, at_ms: int, fact: StepFailed) -> Event:
         pause = duration(max(0, fact.retry_at.wall_ms - at_ms))
         text += f" The next attempt follows {pause} later."
     elif fact.final is True:
-        text += " There is no further attempt."
+        text += " There is no further attempt." + _null_references(scene, fact)
     return Event(at_ms, text, number, is_problem=True)
+
+
+def _null_references(scene: Scene, fact: StepFailed) -> str:
+    found = null_references(scene.told, fact, scene.steps)[:MAX_TOLD]
+    return "".join(f" {null_sentence(each, scene.steps)}" for each in found)
 
 
 # With these causes, something was sent to the address of the step.

@@ -110,7 +110,7 @@ def _all_steps(total: int) -> str:
 
 
 def _failed(told: RunToTell, steps: Steps) -> str:
-    return why_step_failed(cause_of(told), failed_step(told), told.reason, steps)
+    return why_step_failed(cause_of(told), failed_step(told), told, steps)
 
 
 def _unknown(told: RunToTell, steps: Steps) -> str:

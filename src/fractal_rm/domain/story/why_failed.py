@@ -8,7 +8,9 @@ from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import StepFailed
+from fractal_rm.domain.story.null_references import null_references, why_null
 from fractal_rm.domain.story.steps import Steps
+from fractal_rm.domain.story.values import RunToTell
 from fractal_rm.domain.story.words import count, cut, sentence, upper
 
 _TOO_MANY, _NOT_FOUND = 429, 404
@@ -30,18 +32,19 @@ _HINTS = {  # what a status says about where to look
 
 
 def why_step_failed(
-    cause: Cause | None, failed: StepFailed | None, reason: str, steps: Steps
+    cause: Cause | None, failed: StepFailed | None, told: RunToTell, steps: Steps
 ) -> str:
     """Why a run failed. ``failed`` is the last attempt of the step that ended it, if it is known.
 
-    ``reason`` is that of the run, which is used if no step is known.
+    The reason of the run is used if no step is known.
     """
     if failed is None or cause is None:
-        return sentence(cut(reason)) or "The reason was not recorded."
+        return sentence(cut(told.reason)) or "The reason was not recorded."
     say = _BY_CAUSE.get(cause)
     if say is None:
-        return sentence(cut(reason or failed.reason))
-    return f"{say(failed, steps)}{_attempts(failed, steps)}"
+        return sentence(cut(told.reason or failed.reason))
+    nulls = why_null(null_references(told, failed, steps), steps)
+    return f"{say(failed, steps)}{nulls}{_attempts(failed, steps)}"
 
 
 def _where(failed: StepFailed, steps: Steps) -> str:
