@@ -60,7 +60,7 @@ def test_why_without_a_run_tells_the_newest_run_in_trouble(node):
     result = run_command("runs", "why", "--config", node.config)
     assert f"run {failed['id']}  failed" in result.stdout
     assert "The component itself has an error" in result.stdout
-    assert f"fractal-rm runs replay {failed['id']}" in result.stdout
+    assert f"fractal-rm runs replay {failed['id']} --config {node.config}" in result.stdout
     by_prefix = run_command("runs", "why", failed["id"][:22].lower(), "--config", node.config)
     assert by_prefix.stdout == result.stdout
     story = json.loads(run_command("runs", "why", "--json", "--config", node.config).stdout)
@@ -129,12 +129,17 @@ def test_the_way_back_to_an_earlier_configuration(node):
     before = flows.read_text()
     flows.write_text(before + "\n77 new\nTO component1 1\nGET\n")
     wait_until(lambda: "changed files" in run_command("config", "history", *folder).stdout)
-    assert run_command("config", "diff", *folder).returncode == 0
+    same = run_command("config", "diff", *folder)
+    assert same.returncode == 0
+    newest, before_it = (json.loads(run_command("config", "history", "--json", *folder).stdout)[
+        "configurations"][at]["number"] for at in (0, 1))  # fmt: skip
+    assert f"`fractal-rm config diff {before_it}` shows what was changed last" in same.stdout
     flows.write_text(before + "TO nothing\n")
     assert "error[F1" in run_command("config", "diff", *folder).stdout
     refused = run_command("config", "rollback", *folder)
     assert refused.returncode == 4
-    assert "--force overwrites it" in refused.stderr
+    assert f"`fractal-rm config rollback {newest} --force`" in refused.stderr
+    assert f"Without {newest}, the command goes back to configuration {before_it}" in refused.stderr
     assert flows.read_text() != before
     assert run_command("config", "rollback", "--force", *folder).returncode == 0
     assert flows.read_text() == before

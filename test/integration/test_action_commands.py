@@ -109,10 +109,15 @@ def test_programs_act_on_many_runs_with_yes_and_get_json(paused):
         (("dead", "send"), "give the ids of runs, or at least one condition"),
         (("dead", "discard"), "give the ids of runs, or at least one condition"),
         (("resume", "A"), "give --parked, too"),
+        (("pause",), "use pause --all (the whole node), or flows pause FLOW (one flow)"),
+        (("flows", "try", "5", "--yes"), "--payload null starts it anyway"),
     ],
 )
 def test_a_command_that_is_not_complete_says_what_is_missing(make, words, text):
-    done = make().command(*words)
+    node = make()
+    with (node.config / "flows.conf").open("a") as flows:
+        flows.write("\n5\nTO component1 1\nPOST payload.id\n")
+    done = node.command(*words)
     assert done.returncode == 2
     assert text in done.stderr
 
@@ -313,6 +318,25 @@ def test_many_failed_runs_are_repeated_the_oldest_first_and_each_only_once(troub
         wait_until(lambda new_run=new_run: state_of(troubled, new_run) is State.SUCCEEDED)
     again = troubled.command(*words)
     assert again.stdout == "no run matches, so nothing was done\n"
+
+
+def test_the_question_says_which_runs_are_repeated_and_with_which_flow(troubled):
+    flows = troubled.config / "flows.conf"
+    flows.write_text(flows.read_text().replace("TO component1 2", "TO component1 1"))
+    text = answered(troubled, "n", "runs", "replay", "--flow", "2")
+    assert "flow 2, accepted 20" in text
+    assert "- 3 failed (flow 2, component1): " in text
+    assert "status 500" in text
+    assert "Their calls are made again, with the flow as it was when each run began." in text
+    assert "Repeat 3 runs? [y/N]" in text
+    wait_until(lambda: "config_applied" in troubled.log)
+    run = troubled.failed[0]
+    done = troubled.command("runs", "replay", run)
+    assert "The flow has changed since; this used the flow as it was then." in done.stdout
+    again = troubled.command("runs", "replay", run)
+    assert "to repeat it anyway, use --again" in again.stderr
+    current = troubled.command("runs", "replay", run, "--again", "--current-flow")
+    assert "has changed since" not in current.stdout
 
 
 def test_failed_runs_are_discarded_with_a_note(troubled):
