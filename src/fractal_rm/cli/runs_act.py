@@ -62,7 +62,7 @@ def replay_runs(
     run_ids: tuple[str, ...], run_filter: RunFilter, folder: Path,
     *, current_flow: bool, from_step: int | None, again: bool, yes: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Repeat ended runs as new runs, with the same payload.
+    """Repeat ended runs as new runs, with the same payload. `runs repeat` is the same.
 
     The runs are the RUNs, or all runs that match conditions: their number is shown first. The
     ended run stays as it is, and the new run names it. Exits 1 if a run was not repeated.
