@@ -29,6 +29,7 @@ from bench.workloads import (
     idle,
     in_flight,
     kill,
+    observed,
     paired,
     rates,
     rest_and_hand_off,
@@ -51,6 +52,7 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "10": checking.measure,
     "11": kill.measure,
     "12": paired.measure,
+    "13": observed.measure,
 }
 
 

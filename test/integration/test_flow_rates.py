@@ -39,7 +39,7 @@ async def test_the_runs_of_a_flow_begin_evenly_and_other_flows_do_not_wait():
         for _ in range(3):
             assert (await node.run("8")).state is State.SUCCEEDED
         for begun in range(2, 6):
-            await pass_time(node, 99 if begun > 2 else 49)  # the first 50 ms are slack
+            await pass_time(node, 99)
             assert node.called_endpoints().count("a/1") == begun - 1
             await pass_time(node, 1)
             assert node.called_endpoints().count("a/1") == begun

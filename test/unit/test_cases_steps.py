@@ -145,3 +145,45 @@ def test_bytes_in_a_case_are_base64():
         ("request 2, body", "base64 AAA=", "base64 /9g="),
         ("result1", '{"base64":"AAA="}', '{"base64":"/9g="}'),
     ]
+
+
+def test_rates_and_circuits_take_virtual_time():
+    """The first call of three is made at once. The rest of them wait: 2 times 30 minutes."""
+    text = "1\nTO a 1\nPOST item\n  FOREACH payload\n  LIMIT 9\nRUN 2\nRUN 2\n\n"
+    text += "2\nLIMIT 1/h\nTO b 1\nGET\n  RETRY 2 EVERY 1s\n"
+    limited = {"a": {"rate": "2/h"}, "b": {"circuit": {"least_calls": 1, "open_s": 60}}}
+    case = """flow = 1
+    payload = [1, 2, 3]
+    [[case.reply]]
+    to = "a 1"
+    [[case.reply]]
+    to = "b 1"
+    status = 503
+    [[case.reply]]
+    to = "b 1"
+    [case.expect]
+    state = "succeeded"
+    took = "2h"
+    """
+    assert differences(config(keys=limited, flows=flows(text)), case) == []
+
+
+def test_a_question_about_a_lost_call_has_its_own_reply():
+    case = """flow = 1
+    [[case.reply]]
+    call = 1
+    fault = "timeout"
+    [[case.reply]]
+    to = "once 2"
+    json = { state = "done", result = "moved" }
+    [case.expect]
+    state = "succeeded"
+    reply = "moved"
+    [[case.expect.call]]
+    to = "once 1"
+    [[case.expect.call]]
+    to = "once 2"
+    """
+    text = "1\nTO once 1\nPOST payload\n"
+    probing = config(keys={"once": {"probe": "2"}}, flows=flows(text))
+    assert differences(probing, case) == []

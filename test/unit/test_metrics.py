@@ -15,6 +15,7 @@ from fractal_rm.domain.call_errors import CallTimedOut
 from fractal_rm.domain.refusals import Busy, Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, TriggerSource
+from scraped import Scraped
 
 RETRIED = """\
 1
@@ -25,29 +26,6 @@ TO b 1
 GET
   WHEN payload == 1
 """
-
-
-class Scraped:
-    """The metrics of a stage, read by the parser of prometheus_client."""
-
-    def __init__(self, stage: Stage) -> None:
-        stage.journal.counting = stage.dependencies.counting
-        self.metrics = Metrics(stage.dependencies, stage.node.status)
-        self.metrics.start()
-        self._stage = stage
-
-    async def text(self) -> str:
-        self._stage.clock.ms += 1_000  # texts are reused for a short time
-        return (await self.metrics.exposition()).decode()
-
-    async def values(self, name: str) -> dict[tuple[str, ...], float]:
-        """The values of a metric, by the values of its labels."""
-        return {
-            tuple(sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(await self.text())
-            for sample in family.samples
-            if sample.name == f"fractal_rm_{name}"
-        }
 
 
 def take_time(stage: Stage, name: str, *errors: Exception) -> None:

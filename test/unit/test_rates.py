@@ -43,7 +43,7 @@ def test_no_time_has_more_tokens_than_the_rate_allows(rate, pauses):
             assert count <= (end_s - begin_s + SLACK_S) / rate.interval_s + 1 + 1e-6
 
 
-@given(RATES, st.floats(0, SLACK_S), st.integers(2, 50))
+@given(RATES, st.floats(0, SLACK_S * 0.99), st.integers(2, 50))
 def test_the_rate_is_reached_although_each_timer_is_late(rate, late_s, count):
     bucket, now_s = TokenBucket(rate), 1_000.0
     bucket.take(now_s)
@@ -64,4 +64,4 @@ def test_another_rate_applies_at_once():
     bucket = TokenBucket(Rate(1, "h"))
     bucket.take(0)
     bucket.change(Rate(10))
-    assert 0 < bucket.wait_s(0) <= 0.1
+    assert bucket.wait_s(0) == pytest.approx(0.1)

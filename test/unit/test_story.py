@@ -27,6 +27,7 @@ from fractal_rm.domain.facts import (
     OfferInDoubt,
     Parked,
     Placed,
+    Probed,
     Received,
     Released,
     Replying,
@@ -42,6 +43,7 @@ from fractal_rm.domain.facts import (
 from fractal_rm.domain.flow import Keep, KeepSettings
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.node_status import ComponentStatus, FlowStatus, NodeStatus
+from fractal_rm.domain.probe import ProbeVerdict
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story import (
     Child,
@@ -302,6 +304,14 @@ def _failures() -> Iterator[tuple[str, RunToTell]]:
         State.UNKNOWN, "step 2, press move: the component was called", Cause.ANSWER_LOST,
         READ, RequestStarted(2), Restarted(2),
     )  # fmt: skip
+    for verdict in ProbeVerdict:
+        probed = Probed(2, verdict, "status 404" if verdict is ProbeVerdict.UNKNOWN else "", 2)
+        yield (
+            f"probed: {verdict.text}",
+            _told(
+                ACCEPTED, PLACED, READ, RequestStarted(2), Restarted(2), probed, state=State.RUNNING
+            ),
+        )
     yield "a failed undo", _ended(
         State.FAILED, "step 3, press check: status 500", Cause.STATUS, READ, MOVED,
         _failure(Cause.STATUS, "status 500", step=3, answer=ResponseExcerpt(500)),
@@ -409,6 +419,8 @@ def _open_runs() -> Iterator[tuple[str, RunToTell]]:
     )
     old = Parked("the run was found at start, 7200 s after its trigger", Cause.OLD)
     yield "parked: old", _told(ACCEPTED, READ, old, state=State.PARKED)
+    restored = Parked("the node was restored from a backup", Cause.RESTORED)
+    yield "parked: restored", _told(ACCEPTED, READ, restored, state=State.PARKED)
     crashed = Parked("the run was offered to node 2, and was in flight 3 times", Cause.ATTEMPTS)
     yield "parked: attempts", _told(ACCEPTED, Offered("2", 1), crashed, state=State.PARKED)
     yield "released", _told(ACCEPTED, old, Released("anna"), PLACED, state=State.RUNNING)

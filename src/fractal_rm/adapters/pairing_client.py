@@ -43,10 +43,10 @@ class CannotJoin(FractalError):
     code = "cannot-join"
 
 
-class AnswerLost(FractalError):
+class MaybeJoined(FractalError):
     """The other node may have added this node, but no answer has shown it."""
 
-    code = "answer-lost"
+    code = "maybe-joined"
 
 
 class _Problem(msgspec.Struct):
@@ -110,7 +110,7 @@ def trusted_certificate(invitation: Invitation) -> str:
 def send_request(invitation: Invitation, certificate: str, request: PairRequest) -> PairAnswer:
     """Send the request to the inviting node, over a connection with ``certificate`` (PEM) only.
 
-    Raises CannotJoin, and AnswerLost if the node may have done what is asked.
+    Raises CannotJoin, and MaybeJoined if the node may have done what is asked.
     """
     address = invitation.address
     connection = http.client.HTTPSConnection(
@@ -146,19 +146,19 @@ def _exchange(
         reply = connection.getresponse()
         body = reply.read(_MAX_ANSWER_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        raise AnswerLost(
+        raise MaybeJoined(
             f"{address.url} has not answered: {error or type(error).__name__}"
         ) from error
     if reply.status >= 500 and reply.status != 503:
-        raise AnswerLost(_refusal(address, reply.status, body))
+        raise MaybeJoined(_refusal(address, reply.status, body))
     if reply.status != 200:
         raise CannotJoin(_refusal(address, reply.status, body))
     try:
         answer = read_json_as(body, PairAnswer)
     except (Malformed, msgspec.ValidationError) as error:
-        raise AnswerLost(f"{address.url} has answered something else: {error}") from error
+        raise MaybeJoined(f"{address.url} has answered something else: {error}") from error
     if answer.node != address.node or not is_token(answer.token):
-        raise AnswerLost(f"{address.url} has answered as node {answer.node[:60]!r}")
+        raise MaybeJoined(f"{address.url} has answered as node {answer.node[:60]!r}")
     return answer
 
 

@@ -7,6 +7,8 @@ the least specific. The replies are used in the order of the file, and the last 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 from msgspec import UNSET
 
@@ -42,12 +44,15 @@ class ComponentCall(msgspec.Struct, frozen=True):
 class MockedReplies:
     """Answers the requests of one case. ``flow_ids`` has the flow id of each run, by run id.
 
+    ``probes`` are the endpoints that components are asked by about lost calls. Such a question has
+    the key of the call, but is not the call: only a reply without ``call`` answers it.
     ``calls`` are the requests to components, in order. ``unanswered`` are the requests for which
     the case has no reply. Their connections are refused.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, probes: Collection[ComponentEndpoint] = ()) -> None:
         self._case = case
+        self._probes = probes
         self._used: set[int] = set()
         self._offer_count = 0
         self.flow_ids: dict[str, str] = {}
@@ -60,9 +65,11 @@ class MockedReplies:
             return _balancer_reply(self._case.balancer)
         if isinstance(request.to, PeerNode):
             return self._peer_reply(request, request.to)
-        component_call = ComponentCall(
-            request, self.flow_ids.get(request.run, self._case.flow), request.to
-        )
+        to = request.to
+        if to in self._probes and request.method == "GET":
+            request = msgspec.structs.replace(request, number=0, element=0, undo=False)
+        flow = self.flow_ids.get(request.run, self._case.flow)
+        component_call = ComponentCall(request, flow, to)
         self.calls.append(component_call)
         mock = self._choose(component_call)
         if mock is None:

@@ -30,7 +30,7 @@ from fractal_rm.engine.node import Node
 from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.ports import AcceptFuture, NewRun
 from fractal_rm.simulation.clock import VirtualClock
-from fractal_rm.simulation.components import SimulatedCaller
+from fractal_rm.simulation.components import ComponentEndpoint, SimulatedCaller
 from fractal_rm.simulation.loop import run_virtual
 from fractal_rm.simulation.random import FixedRandom
 
@@ -109,7 +109,7 @@ class _SimulatedNode:
     def __init__(self, case: Case, config: Config) -> None:
         self._case = case
         self._config = config
-        self._replies = MockedReplies(case)
+        self._replies = MockedReplies(case, _probes(config))
         self._journal = _Journal(self._replies.flow_ids)
         self._publisher = MemoryPublisher(down=case.broker_down)
 
@@ -170,6 +170,15 @@ class _SimulatedNode:
             ),
             took_ms=last.at_ms - first.at_ms if unfinished_state is None else None,
         )
+
+
+def _probes(config: Config) -> set[ComponentEndpoint]:
+    """The endpoints that say whether a call was executed."""
+    return {
+        ComponentEndpoint(name, component.probe.name)
+        for name, component in config.components.items()
+        if component.probe is not None and not component.idempotent
+    }
 
 
 def _trigger(case: Case) -> Arrival:

@@ -14,7 +14,7 @@ import click
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.pairing_client import (
-    AnswerLost,
+    MaybeJoined,
     fingerprint_of,
     send_request,
     source_address,
@@ -251,7 +251,7 @@ def _exchange(
             files.commit()
             read_config(options.folder)
     except (FractalError, OSError, KeyboardInterrupt) as error:
-        may_be_added = has_answered or isinstance(error, (AnswerLost, KeyboardInterrupt))
+        may_be_added = has_answered or isinstance(error, (MaybeJoined, KeyboardInterrupt))
         if not may_be_added:
             raise
         verb = "has" if has_answered else "may have"

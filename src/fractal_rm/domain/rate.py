@@ -9,8 +9,8 @@ import msgspec
 MAX_COUNT = 100_000
 UNITS_S = {"s": 1, "min": 60, "h": 3600}
 RATE_HINT = "a rate is a number, a slash, and s, min or h, such as 10/s"
-# A timer fires late while the node is busy. A wait that is this much too long is made up for, so
-# that the rate is reached; so this much of a rate may also begin at once after a pause.
+# A timer fires late while the node is busy. A wait that is up to this much too long is made up for,
+# so that the rate is reached.
 SLACK_S = 0.05
 _ROUNDING_S = 1e-6
 _RATE = re.compile(r"(?P<count>[0-9]{1,9})/(?P<unit>[a-z]+)")
@@ -71,7 +71,8 @@ class TokenBucket:
 
     def take(self, now_s: float) -> None:
         """Take a token. `wait_s` must have returned 0."""
-        self._free_at_s = max(self._free_at_s, now_s - SLACK_S) + self.rate.interval_s
+        is_late = now_s - self._free_at_s <= SLACK_S
+        self._free_at_s = (self._free_at_s if is_late else now_s) + self.rate.interval_s
 
     def change(self, rate: Rate) -> None:
         """Apply another rate. A token is free at most one interval of the new rate later."""

@@ -64,14 +64,25 @@ class FlowCounts:
 class _Target:
     """Where the facts of a flow are counted: the counts of the flow, and of each step's calls."""
 
-    __slots__ = ("calls", "counts", "durations", "flow", "queued")
+    __slots__ = (
+        "add_call", "add_duration", "add_ended", "add_placed", "add_queued", "calls", "flow"
+    )  # fmt: skip
 
-    def __init__(self, flow: Flow, counts: FlowCounts, calls: Mapping[int, CallCounts]) -> None:
+    def __init__(
+        self, flow: Flow, counts: FlowCounts, calls: Mapping[int, CallCounts], placed: list[Placed]
+    ) -> None:
         self.flow = flow
-        self.counts = counts
         self.calls = calls
-        self.durations = {number: each.durations.added for number, each in calls.items()}
-        self.queued = counts.queue.added.append
+        self.add_call = {number: each.durations.added.append for number, each in calls.items()}
+        self.add_queued = counts.queue.added.append
+        self.add_duration = counts.durations.added.append
+        self.add_ended = counts.ended.append
+        self.add_placed = placed.append
+
+
+_HANDED_OFF = State.HANDED_OFF  # a constant, because the lookup of a member of an Enum is slow
+_NO_FLOW = Flow("")
+_NO_TARGET = _Target(_NO_FLOW, FlowCounts(), {}, [])
 
 
 class Counts:
@@ -92,6 +103,7 @@ class Counts:
         self.dead_letters: Counter[str] = Counter()
         self.messages = [0, 0, 0, 0]  # by QoS
         self.syncs = Histogram()
+        self._placed: list[Placed] = []  # not counted in ``placements`` yet
         self._targets: dict[str, _Target] = {}
         self._unfolded = 0
 
@@ -99,29 +111,34 @@ class Counts:
 
     def count_facts(self, facts: Sequence[tuple[Run, tuple[int, Any]]]) -> None:
         """Count the facts of one turn of the event loop; see `Counting.facts`."""
-        ahead_ms, targets, placements = self._ahead_ms(), self._targets, self.placements
+        ahead_ms = self._ahead_ms()
+        flow = _NO_FLOW
+        target = _NO_TARGET
         for run, (at_ms, fact) in facts:
-            kind, flow = type(fact), run.flow  # pyright: ignore[reportUnknownVariableType]
-            target = targets.get(flow.id)
-            if target is None or target.flow is not flow:
-                target = self._target(flow)
+            if run.flow is not flow:  # most facts in a row are of the same flow
+                flow = run.flow
+                known = self._targets.get(flow.id)
+                target = known if known and known.flow is flow else self._target(flow)
+            kind = type(fact)  # pyright: ignore[reportUnknownVariableType]
             if kind is Finished:
                 # A step that made no call of its own, such as a skipped one or a RUN, took no time.
-                if fact.took_ms:
-                    target.durations[fact.step].append(fact.took_ms)
+                took_ms = fact.took_ms
+                if took_ms:
+                    target.add_call[fact.step](took_ms)
             elif kind is Placed:
-                placements[fact.node, fact.cause] += 1
-                accepted_ms = run.accepted_ms + (run.accepted.ahead_ms or 0)
-                target.queued(at_ms + ahead_ms - accepted_ms)
+                target.add_placed(fact)
+                target.add_queued(at_ms + ahead_ms - run.accepted_ms - (run.accepted.ahead_ms or 0))
                 if run.offered is not None:
                     self._count_refused_offer(run, fact)
             elif kind is Settled:
-                target.counts.ended.append(fact.state)
-                if fact.state is State.HANDED_OFF:
+                state = fact.state
+                target.add_ended(state)
+                if state is _HANDED_OFF:
                     self.handoffs[run.node or "", _text(fact.cause)] += 1
                 else:
-                    accepted_ms = run.accepted_ms + (run.accepted.ahead_ms or 0)
-                    target.counts.durations.added.append(at_ms + ahead_ms - accepted_ms)
+                    target.add_duration(
+                        at_ms + ahead_ms - run.accepted_ms - (run.accepted.ahead_ms or 0)
+                    )
             else:
                 self._count_rare(run, fact, target)
         self._unfolded += len(facts)
@@ -162,6 +179,8 @@ class Counts:
     def fold(self) -> None:
         """Sort all added values into the histograms and counters."""
         self._unfolded = 0
+        self.placements.update((fact.node, fact.cause) for fact in self._placed)
+        self._placed.clear()
         for flow in self.flows.values():
             flow.durations.fold()
             flow.queue.fold()
@@ -184,7 +203,7 @@ class Counts:
             if isinstance(step, Call):
                 label = _label(step.component, self.components, self._config().components)
                 calls[step.number] = self.components.setdefault(label, CallCounts())
-        target = self._targets[flow.id] = _Target(flow, counts, calls)
+        target = self._targets[flow.id] = _Target(flow, counts, calls, self._placed)
         if len(self._targets) > 2 * MAX_NAMES:
             self._targets.clear()  # they are made again
         return target
@@ -209,7 +228,7 @@ class Counts:
         elif isinstance(fact, OfferInDoubt):
             self.handoffs[run.node or "", "in-doubt"] += 1
         elif isinstance(fact, Dead):
-            target.counts.ended.append(State.DEAD)
+            target.add_ended(State.DEAD)
 
 
 def _label(name: str, known: Mapping[str, object], configured: Mapping[str, object]) -> str:

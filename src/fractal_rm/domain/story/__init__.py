@@ -3,10 +3,11 @@
 `tell` makes the story from the facts of a run. Commands, the HTTP API and pages show it.
 
 - `values`: what a story is made from, and the story.
-- `events`: a sentence for each thing that happened; `placing` and `attempts` have some of them.
+- `events`: a sentence for each thing that happened; `placing` and `step_events` have some of them.
 - `why`: the sentence at the top; `why_failed` has those about failed steps.
 - `null_references`: references of a failed step that are null because a field is misspelt.
 - `advice`: what can be done now, as commands.
+- `waiting`: what a run that has not ended waits for. `find` finds facts.
 - `step_table`: the steps as rows.
 - `words`: durations, numbers and quotations.
 """

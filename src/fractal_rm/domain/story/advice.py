@@ -18,10 +18,10 @@ from fractal_rm.domain.facts import (
     Stopping,
 )
 from fractal_rm.domain.state import State
+from fractal_rm.domain.story.find import cause_of, failed_step, last
 from fractal_rm.domain.story.null_references import how_to_correct, null_references
 from fractal_rm.domain.story.steps import Steps
 from fractal_rm.domain.story.values import Advice, RunToTell
-from fractal_rm.domain.story.why import cause_of, failed_step, last
 
 # Causes for which the flow or the configuration must be changed before a run is repeated.
 _FLOW_CAUSES = (Cause.CANNOT_EVALUATE, Cause.NOT_EXPECTED, Cause.TOO_MANY_VALUES, Cause.DEADLOCK)

@@ -157,9 +157,9 @@ def _settled(scene: Scene, at_ms: int, fact: Settled) -> Event:
 
 
 def _is_told(scene: Scene, fact: Settled) -> bool:
-    """Whether the failure of a step, which was told before, is the whole reason."""
+    """Whether a failure of a step with the same cause was told before."""
     return any(
-        isinstance(each, StepFailed) and each.final is True and each.reason in fact.reason
+        isinstance(each, StepFailed) and each.final is True and each.cause == fact.cause
         for _, each in scene.told.facts
     )
 

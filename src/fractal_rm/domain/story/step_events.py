@@ -208,15 +208,6 @@ def passed(scene: Scene, at_ms: int, fact: StepPassed) -> Event:
     return Event(at_ms, f"{name} is done.")
 
 
-def stopping(_scene: Scene, at_ms: int, fact: Stopping) -> Event:
-    """The run will end, after its steps are undone."""
-    return Event(
-        at_ms,
-        f"The run will end as {fact.state.value}. Before that, its finished steps are undone.",
-        is_problem=fact.state in TROUBLE_STATES,
-    )
-
-
 def probed(scene: Scene, at_ms: int, fact: Probed) -> Event:
     """The component was asked what became of a request whose answer was lost."""
     name = scene.steps.name(fact.step, fact.part)
@@ -228,6 +219,12 @@ def probed(scene: Scene, at_ms: int, fact: Probed) -> Event:
     }[fact.verdict]
     is_problem = fact.verdict is ProbeVerdict.UNKNOWN
     return Event(at_ms, f"{asked}: {said}.", fact.step, is_problem=is_problem)
+
+
+def stopping(_scene: Scene, at_ms: int, fact: Stopping) -> Event:
+    """The run will end, after its steps are undone."""
+    text = f"The run will end as {fact.state.value}. Before that, its finished steps are undone."
+    return Event(at_ms, text, is_problem=fact.state in TROUBLE_STATES)
 
 
 def undone(scene: Scene, at_ms: int, fact: StepUndone) -> Event:

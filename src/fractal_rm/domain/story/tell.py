@@ -6,9 +6,10 @@ from fractal_rm.domain.facts import Discarded
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.domain.story.advice import advice
 from fractal_rm.domain.story.events import events
+from fractal_rm.domain.story.find import last
 from fractal_rm.domain.story.steps import Steps
 from fractal_rm.domain.story.values import RunToTell, Story
-from fractal_rm.domain.story.why import last, why
+from fractal_rm.domain.story.why import why
 
 MAX_EVENTS = 200  # of a longer story, the middle is left out
 

@@ -79,7 +79,7 @@ def _in_progress(told: RunToTell, steps: Steps) -> str:  # noqa: C901, PLR0911 -
                     name = f"It has been executed here for {since}"
                 return f"{name}.{_circuit(told, steps)}{cancel}"
             case Restarted():
-                break
+                return f"The node was started again {since} ago, and continues the run.{cancel}"
             case _:
                 pass
     return ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause
@@ -11,29 +9,31 @@ from fractal_rm.domain.facts import (
     CancelRequested,
     Dead,
     Discarded,
-    Fact,
     Finished,
     Offered,
     OfferInDoubt,
     Parked,
     Placed,
     Probed,
-    Replying,
-    RequestStarted,
     Settled,
     StepFailed,
     StepUndone,
-    Stopping,
     none_if_unset,
 )
 from fractal_rm.domain.state import State
+from fractal_rm.domain.story.find import (
+    cause_of,
+    failed_step,
+    is_undo,
+    last,
+    lost_step,
+    time_of_last,
+)
 from fractal_rm.domain.story.steps import Steps
 from fractal_rm.domain.story.values import RunToTell
 from fractal_rm.domain.story.waiting import why_waiting
 from fractal_rm.domain.story.why_failed import why_step_failed
 from fractal_rm.domain.story.words import count, cut, duration, listed, sentence
-
-FactT = TypeVar("FactT", bound=Fact)
 
 
 def why(told: RunToTell, steps: Steps) -> str:
@@ -41,40 +41,6 @@ def why(told: RunToTell, steps: Steps) -> str:
     text = _BY_STATE[told.state](told, steps)
     extra = [_twice(told), _undone(told, steps), _handled(told)]
     return " ".join(part for part in (text, *extra) if part)
-
-
-def last(told: RunToTell, kind: type[FactT]) -> FactT | None:
-    """The last fact of a kind, or None."""
-    return next((fact for _, fact in reversed(told.facts) if isinstance(fact, kind)), None)
-
-
-def cause_of(told: RunToTell) -> Cause | None:
-    """The cause of the end of a run, or None if it is not known."""
-    for _, fact in reversed(told.facts):
-        match fact:
-            case Dead():
-                return fact.cause
-            case Settled() | Replying() | Stopping() | Parked():
-                if fact.cause is not UNSET:
-                    return fact.cause
-            case _:
-                pass
-    return None
-
-
-def failed_step(told: RunToTell) -> StepFailed | None:
-    """The failure that ended a run: the first that was final and is no failure of an UNDO."""
-    finals = [
-        fact
-        for _, fact in told.facts
-        if isinstance(fact, StepFailed) and fact.final is True and not _is_undo(fact)
-    ]
-    in_doubt = [fact for fact in finals if fact.unknown is True]
-    return next(iter(in_doubt or finals), None)
-
-
-def _is_undo(fact: StepFailed) -> bool:
-    return fact.part is not UNSET and fact.part.startswith("undo.")
 
 
 # --- ended ----------------------------------------------------------------------------------------
@@ -117,7 +83,7 @@ def _unknown(told: RunToTell, steps: Steps) -> str:
     cause = cause_of(told)
     begin = "It is not known whether the work was done."
     if cause is Cause.ANSWER_LOST and last(told, Probed) is None:
-        step = _lost_step(told)
+        step = lost_step(told)
         name = steps.name(step) if step is not None else "A step"
         who = (steps.component(step) if step is not None else None) or "the component"
         return (
@@ -141,22 +107,6 @@ def _unknown(told: RunToTell, steps: Steps) -> str:
     return f"{begin} {sentence(cut(told.reason))}"
 
 
-def _lost_step(told: RunToTell) -> int | None:
-    """The step whose answer was lost: it was sent, and has no outcome."""
-    unanswered: dict[int, None] = {}
-    for _, fact in told.facts:
-        match fact:
-            case RequestStarted():
-                unanswered[fact.step] = None
-            case Finished() | StepUndone():
-                unanswered.pop(fact.step, None)
-            case StepFailed() if fact.unknown is UNSET:
-                unanswered.pop(fact.step, None)
-            case _:
-                pass
-    return next(iter(unanswered), None)
-
-
 def _handed_off(told: RunToTell, steps: Steps) -> str:  # noqa: ARG001 - as the others
     node, cause = told.node or "another", cause_of(told)
     placed = last(told, Placed)
@@ -176,9 +126,8 @@ def _dead(told: RunToTell, steps: Steps) -> str:  # noqa: ARG001 - as the others
     dead = last(told, Dead)
     reason = cut(dead.reason if dead else told.reason)
     if told.flow_id is None:
-        _, _, detail = reason.partition(": ")
         text = f"The message never became a run. {_MESSAGES.get(cause or Cause.OTHER, '')}".rstrip()
-        return f"{text} {sentence(detail or reason)}"
+        return f"{text} {sentence(reason)}"
     if cause is Cause.ATTEMPTS:
         return (
             f"The run was set aside, because the node crashed while it was executed, again and"
@@ -256,6 +205,12 @@ def _parked(told: RunToTell, steps: Steps) -> str:
             f"It waits for an operator, because it is old: {reason}. The node does not continue a"
             f" run that is older than recovery.max_age_s by itself.{progress}"
         )
+    if cause is Cause.RESTORED:
+        return (
+            "It waits for an operator, because the node was restored from a backup:"
+            f" {reason}. After the backup was made, the run may have gone on or ended: look at its"
+            f" components.{progress}"
+        )
     if cause is Cause.ATTEMPTS:
         return (
             f"It waits for an operator: {reason}. When it is released, the node first asks the"
@@ -267,7 +222,7 @@ def _parked(told: RunToTell, steps: Steps) -> str:
 def _offered(told: RunToTell, steps: Steps) -> str:  # noqa: ARG001 - as the others
     offered, doubt = last(told, Offered), last(told, OfferInDoubt)
     node = offered.node if offered else told.node or "another node"
-    since = duration(told.now_ms - (_time_of_last(told, Offered) or told.accepted_ms))
+    since = duration(told.now_ms - (time_of_last(told, Offered) or told.accepted_ms))
     if doubt is None:
         return f"It is being offered to node {node}, for {since} now."
     asked = "This node asks it again and again, and needs no help if the other node comes back."
@@ -304,10 +259,6 @@ _BY_STATE = {
 }
 
 
-def _time_of_last(told: RunToTell, kind: type[Fact]) -> int | None:
-    return next((at for at, fact in reversed(told.facts) if isinstance(fact, kind)), None)
-
-
 # --- what else should be known --------------------------------------------------------------------
 
 
@@ -325,7 +276,7 @@ def _undone(told: RunToTell, steps: Steps) -> str:
     not_undone = [
         fact
         for _, fact in told.facts
-        if isinstance(fact, StepFailed) and fact.final is True and _is_undo(fact)
+        if isinstance(fact, StepFailed) and fact.final is True and is_undo(fact)
     ]
     parts: list[str] = []
     if undone:

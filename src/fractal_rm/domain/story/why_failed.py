@@ -80,11 +80,13 @@ def _status(failed: StepFailed, steps: Steps) -> str:
 def _not_expected(failed: StepFailed, steps: Steps) -> str:
     line = steps.line(failed.step)
     at = f" (line {line} of flows.conf, when the run began)" if line else ""
-    reason = failed.reason.removeprefix("the response is not as expected: ")
-    return (
-        f"{_who(failed, steps)} answered, but not as the EXPECT of {_where(failed, steps)}"
-        f" demands{at}. The answer was {cut(reason)}."
+    text = (
+        f"{_who(failed, steps)} answered, but not as the EXPECT of {_where(failed, steps)} demands"
     )
+    if failed.answer is UNSET:
+        return f"{text}{at}: {cut(failed.reason)}."
+    body = f": {cut(failed.answer.body_start)}" if failed.answer.body_start else ""
+    return f"{text}{at}. The answer was status {failed.answer.status}{body}."
 
 
 def _connect(failed: StepFailed, steps: Steps) -> str:
