@@ -118,7 +118,7 @@ def test_components_and_top_show_where_runs_failed(node):
     )
     assert line.startswith("component1")
     top = run_command("top", "--once", "--config", node.config).stdout
-    assert "well" in top
+    assert "serving  up" in top
     assert "TROUBLE" in top
 
 

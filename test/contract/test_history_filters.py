@@ -50,6 +50,8 @@ def plainly_matches(wanted: RunFilter, run: RunSummary) -> bool:
         wanted.until_ms is None or run.accepted_ms < wanted.until_ms,
         wanted.text is None or wanted.text.casefold() in run.reason.casefold(),
         wanted.handled is None or (run.handled is not None) == wanted.handled,
+        wanted.slower_ms is None
+        or (run.settled_ms is not None and run.settled_ms - run.accepted_ms >= wanted.slower_ms),
         wanted.dead_letters is None or (run.flow is None) == wanted.dead_letters,
     ]
     return all(conditions)
@@ -58,6 +60,7 @@ def plainly_matches(wanted: RunFilter, run: RunSummary) -> bool:
 def random_filter(random: Random, runs: list[RunSummary]) -> RunFilter:
     """A filter with a few random conditions."""
     times = [run.accepted_ms for run in runs]
+    durations = [0, *(run.settled_ms - run.accepted_ms for run in runs if run.settled_ms)]
     values = {
         "flow": lambda: random.choice(["1", "2", "rare", "none"]),
         "states": lambda: tuple(random.sample([each for each in State if each.text != "new"], 3)),
@@ -70,6 +73,7 @@ def random_filter(random: Random, runs: list[RunSummary]) -> RunFilter:
         "text": lambda: random.choice(TEXTS),
         "handled": lambda: random.random() < 0.5,
         "dead_letters": lambda: random.random() < 0.2,
+        "slower_ms": lambda: random.choice([0, 1, *durations, max(durations) + 1, 10**30]),
     }
     names = random.sample(sorted(values), random.choice([0, 1, 1, 2, 2, 3]))
     return RunFilter(**{name: values[name]() for name in names})

@@ -109,7 +109,7 @@ def test_programs_act_on_many_runs_with_yes_and_get_json(paused):
         (("dead", "send"), "give the ids of runs, or at least one condition"),
         (("dead", "discard"), "give the ids of runs, or at least one condition"),
         (("resume", "A"), "give --parked, too"),
-        (("pause",), "use pause --all (the whole node), or flows pause FLOW (one flow)"),
+        (("pause",), "`pause --all` pauses the whole node, `flows pause FLOW` one flow"),
         (("flows", "try", "5", "--yes"), "--payload null starts it anyway"),
     ],
 )

@@ -1,10 +1,14 @@
-"""Secrets are in nothing that a node shows: logs, answers, commands, cases, backups."""
+"""Secrets are in nothing that a node shows.
+
+That is: its log with all details, answers over HTTP, metrics, traces, commands, cases, backups.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import tarfile
+from urllib.request import urlopen
 
 import pytest
 
@@ -64,6 +68,7 @@ def node(make, components, mosquitto):
     Its runs have succeeded and failed with a secret in a field of their payloads.
     """
     components.answers.update({"/endpoint1": echo, "/endpoint2": echo})
+    traces: list[bytes] = []
     node = make(mode="up", broker=mosquitto.port)
     secret_file = node.config / "secret"
     secret_file.write_text(FILE)
@@ -76,7 +81,10 @@ def node(make, components, mosquitto):
                                   "token": f"${{file:{secret_file}}}"}},
     })  # fmt: skip
     components.answers["/failing"] = echo_as_error
-    node.edit("comm", mqtt__username="node", mqtt__password="${env:CANARY_BROKER}")
+    components.answers["/v1/traces"] = lambda _handler, body: (200, traces.append(body) or b"")
+    node.edit("comm", mqtt__username="node", mqtt__password="${env:CANARY_BROKER}",
+              log__level="debug", traces__endpoint=f"http://127.0.0.1:{components.port}/v1/traces",
+              traces__sample=1.0)  # fmt: skip
     (node.config / "flows.conf").write_text(FLOWS)
     node.start(CANARY_HEADER=HEADER, CANARY_BASIC=BASIC, CANARY_BROKER=BROKER)
     node.wait_connected()
@@ -84,10 +92,11 @@ def node(make, components, mosquitto):
         node.outcome(flow, payload=PAYLOAD)
     node.trigger("11", {"person": {"name": FIELD}}, Content_Type="text/plain")
     wait_until(lambda: all(run.state.final for run in node.runs()))
+    node.traces = traces
     return node
 
 
-def test_secrets_are_in_no_log_answer_command_case_or_backup(node, monkeypatch):
+def test_secrets_are_in_nothing_that_a_node_shows(node, monkeypatch):
     for name, value in (("HEADER", HEADER), ("BASIC", BASIC), ("BROKER", BROKER)):
         monkeypatch.setenv(f"CANARY_{name}", value)
     token = node.command("token", "new", "reader", "--scope", "read").stdout.split()
@@ -105,6 +114,8 @@ def test_secrets_are_in_no_log_answer_command_case_or_backup(node, monkeypatch):
             answer = node.request("GET", path, **authorization)
             assert answer.status in (200, 503), (path, answer)
             shown[f"GET {path} {bool(authorization)}"] = json.dumps(answer.body)
+    with urlopen(f"http://127.0.0.1:{node.rest}/metrics") as metrics:
+        shown["GET /metrics"] = metrics.read().decode()
     for words in (
         ["runs", "list"], ["runs", "list", "--json"], ["audit"], ["check-files"], ["dead", "list"],
         ["components"], ["nodes"], ["config", "history"], ["config", "diff"], ["journal", "check"],
@@ -129,6 +140,8 @@ def test_secrets_are_in_no_log_answer_command_case_or_backup(node, monkeypatch):
                 shown[f"backup: {member.name}"] = content.decode("latin-1")
     node.stop()
     shown["log"] = node.log
+    shown["traces"] = b"".join(node.traces).decode("latin-1")
+    assert "component1" in shown["traces"], "the receiver got spans"
     found = [
         f"{secret} in {where}: {text[max(0, text.index(secret) - 300) : text.index(secret) + 50]}"
         for where, text in shown.items()

@@ -159,7 +159,8 @@ def kill_under_load(
 
 def facts_of(node: NodeProcess, run_ids) -> dict[str, list[AnyFact]]:
     """The facts of each of these runs, by run id."""
-    return {run_id: [each.fact for each in node.history.run(run_id).facts] for run_id in run_ids}
+    history = node.history
+    return {run_id: [each.fact for each in history.run(run_id).facts] for run_id in run_ids}
 
 
 def lost_keys(rest_load: RestLoad, mqtt_load: MqttLoad, run_ids: dict[str, str]) -> list[str]:

@@ -296,10 +296,14 @@ async def test_if_a_reload_is_requested_during_a_reload_the_files_are_read_again
 ):
     watched = WatchedNode(tmp_path)
     reads = []
+    loop = asyncio.get_running_loop()
+
+    async def request_reload():
+        watched.changes.reread()
 
     def load_and_request_reload(*args: object):
-        if not reads:
-            watched.changes.reread()
+        if not reads:  # the files are read in a thread
+            asyncio.run_coroutine_threadsafe(request_reload(), loop).result(30)
         reads.append(args)
         return load(*args)
 

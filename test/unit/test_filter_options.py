@@ -76,12 +76,14 @@ def test_without_options_the_filter_is_empty():
 
 def test_each_option_is_a_condition_of_the_filter():
     words = "--flow 1 --state failed --state dead --component c --cause timeout --node here"
-    words += " --source mqtt --since 2026-11-29T14:02Z --until 2026-11-29T14:03Z --text busy"
+    words += (
+        " --slower 2s --source mqtt --since 2026-11-29T14:02Z --until 2026-11-29T14:03Z --text busy"
+    )
     assert shown(*words.split(), "--not-handled") == "w " + str(
         RunFilter(
             flow="1", states=(State.FAILED, State.DEAD), component="c", cause="timeout",
             node="here", source="mqtt", since_ms=1_795_960_920_000, until_ms=1_795_960_980_000,
-            text="busy", handled=False,
+            text="busy", handled=False, slower_ms=2_000,
         )
     )  # fmt: skip
     assert "handled=True" in shown("--handled")
@@ -91,3 +93,9 @@ def test_a_time_that_cannot_be_read_is_refused_with_examples():
     result = CliRunner().invoke(show, ["w", "--since", "soon"])
     assert result.exit_code == 2
     assert "'soon' is not a time: give a length of time such as 30m" in result.output
+
+
+def test_a_length_of_time_that_cannot_be_read_is_refused_with_examples():
+    result = CliRunner().invoke(show, ["w", "--slower", "2"])
+    assert result.exit_code == 2
+    assert "'2' is not a length of time: give a time from 1ms to 24h" in result.output

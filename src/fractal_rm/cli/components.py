@@ -39,7 +39,8 @@ class ComponentLine(msgspec.Struct, frozen=True):
     """One component, as programs get it. Values that are not known are null.
 
     ``failed_runs`` counts the runs of the last 24 hours that are in trouble, and that called this
-    component last. ``last_failure`` is the kind of the newest of them. ``statuses`` has what each
+    component last. ``first_failure_ms`` is when the oldest of them was accepted (milliseconds since
+    1970), and ``last_failure`` is the kind of the newest of them. ``statuses`` has what each
     running process says about the component now.
     """
 
@@ -51,6 +52,7 @@ class ComponentLine(msgspec.Struct, frozen=True):
     rate: str | None
     has_circuit: bool
     failed_runs: int
+    first_failure_ms: int | None
     last_failure: FailureGroup | None
     statuses: dict[str, ComponentStatus]
 
@@ -61,8 +63,10 @@ class ComponentLine(msgspec.Struct, frozen=True):
 def components(folder: Path, as_json: bool) -> int:
     """Show the components: their limits, their circuits, and the runs that failed there.
 
-    FAILED counts the runs that failed at the component in the last 24 hours, and LAST is when the
-    newest of them was accepted. NOW has the calls in flight and the calls that wait, if a node
+    FAILED counts the runs that failed at the component in the last 24 hours, also those that an
+    operator has handled. FIRST and LAST are when the oldest and the newest of them were accepted,
+    and WHY is the flow and the reason of the newest. A call that failed and then succeeded, because
+    it was repeated, is not counted. NOW has the calls in flight and the calls that wait, if a node
     runs. CIRCUIT is "-" if the component has no circuit.
 
     Exits 1 if a circuit is open.
@@ -116,6 +120,7 @@ def _line(
         rate=None if gate is None or gate.rate is None else str(gate.rate),
         has_circuit=gate is not None and gate.circuit is not None,
         failed_runs=sum(group.count for group in groups),
+        first_failure_ms=min((group.first_ms for group in groups), default=None),
         last_failure=max(groups, key=lambda group: group.last_ms, default=None),
         statuses={
             journal: each
@@ -135,7 +140,7 @@ def _print(
     lines: list[ComponentLine], failures: Failures, processes: Processes, problem: str
 ) -> None:
     print_table(
-        ("component", "address", "limit", "circuit", "now", "failed", "last", "why"),
+        ("component", "address", "limit", "circuit", "now", "failed", "first", "last", "why"),
         map(_row, lines),
         empty="components.conf has no components",
     )
@@ -169,8 +174,9 @@ def _row(line: ComponentLine) -> tuple[object, ...]:
         _circuit(line),
         _now(line.statuses.values()),
         line.failed_runs or "",
+        "" if line.first_failure_ms is None else short_moment(line.first_failure_ms),
         "" if last is None else short_moment(last.last_ms),
-        "" if last is None else cut(last.reason, MAX_REASON),
+        "" if last is None else f"flow {last.flow or '-'}: {cut(last.reason, MAX_REASON)}",
     )
 
 

@@ -36,17 +36,19 @@ _HOW_TO_WATCH = f"Run `fractal-rm drain` again to see how many runs are left.\n{
 
 
 @click.command()
-@click.option("--all", "all_flows", is_flag=True, help="The whole node: every flow.")
+@click.option("--all", "all_flows", is_flag=True, help="Every flow. This option is needed.")
 @config_option
 @json_option
 def pause(all_flows: bool, folder: Path, as_json: bool) -> None:
     """Start no more runs. New triggers are accepted and wait; runs in flight continue.
 
     A running node pauses within a second. It stays paused until `resume`, even after a restart.
-    To pause one flow, use `flows pause FLOW`.
+    `flows pause FLOW` pauses only one flow.
     """
     if not all_flows:
-        raise click.UsageError("use pause --all (the whole node), or flows pause FLOW (one flow)")
+        raise click.UsageError(
+            "say what to pause: `pause --all` pauses the whole node, `flows pause FLOW` one flow"
+        )
     control = change_control(state_of(folder), lambda control: replace(control, paused=True))
     _print(control, "paused", as_json)
 

@@ -14,6 +14,7 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.cli.completion import complete_component, complete_flow
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
+from fractal_rm.flowlang.duration import duration_ms
 
 TIME_HINT = (
     "give a length of time such as 30m, 6h or 2d, a time of day such as 14:02, or a date and a time"
@@ -67,6 +68,17 @@ def _states(
     return tuple(map(State, names)) or None
 
 
+def _read_duration(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> int | None:
+    """Return the duration of an option in milliseconds."""
+    ms = None if text is None else duration_ms(text)
+    if text is not None and ms is None:
+        hint = "give a time from 1ms to 24h, such as 500ms, 2s or 5m"
+        raise click.BadParameter(f"{text!r:.200} is not a length of time: {hint}")
+    return ms
+
+
 # The name of each option's value is that of the field of `RunFilter`.
 _OPTIONS = {
     "flow": click.option(
@@ -101,6 +113,10 @@ _OPTIONS = {
     "handled": click.option(
         "--handled/--not-handled", default=None,
         help="Only those that an operator has repeated or discarded, or has not.",
+    ),
+    "slower_ms": click.option(
+        "--slower", "slower_ms", callback=_read_duration, metavar="TIME",
+        help="Only runs that ended after this time or more, such as 1s, since they were accepted.",
     ),
 }  # fmt: skip
 _OF_LETTERS = ("cause", "source", "since_ms", "until_ms", "text", "handled")

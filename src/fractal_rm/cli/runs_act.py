@@ -75,7 +75,7 @@ def replay_runs(
     run_ids: tuple[str, ...], run_filter: RunFilter, folder: Path,
     *, current_flow: bool, from_step: int | None, again: bool, yes: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Repeat ended runs as new runs, with the same payload.
+    """Repeat ended runs as new runs, with the same payload. `runs repeat` is the same.
 
     The runs are the RUNs, or all runs in trouble that match conditions: their number is shown
     first. With --state, other runs are repeated, too, such as those that were cancelled. The ended

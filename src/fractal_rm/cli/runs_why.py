@@ -13,9 +13,14 @@ from fractal_rm.cli.options import config_option, json_option, moment, print_jso
 from fractal_rm.cli.safe_text import echo
 from fractal_rm.cli.told import told_run
 from fractal_rm.cli.words import paragraph, print_advice
+from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.domain.story import Story, tell
-from fractal_rm.engine.ports import RunDetail
+from fractal_rm.engine.ports import RunDetail, RunSummary
+
+WITHIN_S = 5.0  # for one part of the search
+_IN_TROUBLE = RunFilter(states=tuple(sorted(TROUBLE_STATES)), handled=False)
+_PARKED = RunFilter(states=(State.PARKED,), handled=False)
 
 
 @click.command("why")
@@ -48,10 +53,17 @@ def why_run(run_id: str | None, folder: Path, as_json: bool) -> None:
 
 def newest_in_trouble(history: SqliteHistory) -> RunDetail | None:
     """The newest run that needs an operator, or None."""
-    states = (*TROUBLE_STATES, State.PARKED)
-    runs = [run for state in states for run in history.runs(state=state, limit=1)]
-    newest = max(runs, key=lambda run: run.id, default=None)
-    return None if newest is None else history.run(newest.id)
+    found = [_newest(history, each) for each in (_IN_TROUBLE, _PARKED)]
+    newest = max((run.id for run in found if run is not None), default=None)
+    return None if newest is None else history.run(newest)
+
+
+def _newest(history: SqliteHistory, run_filter: RunFilter) -> RunSummary | None:
+    """The newest run that fulfils conditions; None: the whole history has none."""
+    found = history.find(run_filter, limit=1, within_s=WITHIN_S)
+    while not found.runs and found.next is not None:
+        found = history.find(run_filter, cursor=found.next, limit=1, within_s=WITHIN_S)
+    return found.runs[0] if found.runs else None
 
 
 def print_story(story: Story, detail: RunDetail) -> None:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import termios
 import tty
+from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
 from fractal_rm.cli.statuses import ask_processes
 from fractal_rm.cli.top_lines import MINUTE_MS, SHOWN_MINUTES, Picture, top_lines
+from fractal_rm.config.applied import NotKept, applied_numbers
+from fractal_rm.config.load import load
+from fractal_rm.domain.findings import ConfigRejected, Level
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.engine.ports import FailureGroup, Minute
@@ -50,9 +54,11 @@ def top(once: bool, every_s: float, folder: Path, as_json: bool) -> None:
     (TERM=dumb), it is printed once. Without a running node, the figures are from the journals.
 
     ACCEPTED and TROUBLE have a bar for each of the last 20 minutes. The flows with the most trouble
-    come first. A kind of failure has one line; `fractal-rm runs why RUN` tells its newest run.
+    come first: RUNS and TROUBLE count the last 20 minutes, also what an operator has handled. NOT
+    HANDLED counts the runs of the last 24 hours that need an operator. A kind of failure has one
+    line; `fractal-rm runs why RUN` tells its newest run.
     """
-    watch = Watch(state_of(folder))
+    watch = Watch(state_of(folder), folder)
     if as_json:
         print_json(watch.look())
     elif once or not _can_be_live():
@@ -64,15 +70,17 @@ def top(once: bool, every_s: float, folder: Path, as_json: bool) -> None:
 
 
 class Watch:
-    """Looks at a state folder again and again, and reads the journals less often."""
+    """Looks at a node again and again. Reads its journals and its configuration less often."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, folder: Path) -> None:
         self._state = state
+        self._folder = folder
         self._history = SqliteHistory(state)
         self._read_at_s: float | None = None
         self._minutes: list[Minute] = []
         self._failures: list[FailureGroup] = []
         self._problem = ""
+        self._config_problem = ""
 
     def look(self) -> Picture:
         """What there is to see now."""
@@ -80,9 +88,10 @@ class Watch:
         if self._read_at_s is None or now_s - self._read_at_s >= HISTORY_EVERY_S:
             self._read_at_s = now_s
             self._read()
+            self._config_problem = config_problem(self._state, self._folder)
         return Picture(
             SystemClock.now_ms(), ask_processes(self._state, 1.0), self._minutes, self._failures,
-            self._problem,
+            self._problem, self._config_problem,
         )  # fmt: skip
 
     def _read(self) -> None:
@@ -96,6 +105,23 @@ class Watch:
             self._problem = str(error)
         else:
             self._failures, self._problem = failures.groups, "; ".join(failures.unreadable)
+
+
+def config_problem(state: Path, folder: Path) -> str:
+    """Why the files of the configuration cannot be used, in a sentence; "": they can."""
+    try:
+        _ = load(folder, os.environ)
+    except ConfigRejected as error:
+        found = Counter(each.file for each in error.findings if each.level is Level.ERROR)
+    else:
+        return ""
+    texts = [f"{file} has {count} error{'s' * (count > 1)}" for file, count in found.items()]
+    try:
+        number = max(applied_numbers(state), default=None)
+    except NotKept:
+        number = None
+    used = "" if number is None else f"; the node uses configuration {number}"
+    return f"{', '.join(texts)}{used}. `fractal-rm check` shows the errors"
 
 
 def _can_be_live() -> bool:

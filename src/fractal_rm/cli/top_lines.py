@@ -25,7 +25,8 @@ class Picture(msgspec.Struct, frozen=True):
     """Everything that `top` shows at one moment. Times are in milliseconds since 1970.
 
     ``minutes`` are those of the last 20 minutes. ``failures`` are those of the last day that nobody
-    has handled, the newest first. ``problem`` says why some of it is not known.
+    has handled, the newest first. ``problem`` says why some of it is not known. ``config_problem``
+    says what is wrong with the files of the configuration; "": nothing.
     """
 
     now_ms: int
@@ -33,6 +34,7 @@ class Picture(msgspec.Struct, frozen=True):
     minutes: list[Minute]
     failures: list[FailureGroup]
     problem: str = ""
+    config_problem: str = ""
 
 
 def top_lines(picture: Picture, columns: int, rows: int | None = None) -> list[str]:
@@ -43,6 +45,8 @@ def top_lines(picture: Picture, columns: int, rows: int | None = None) -> list[s
     lines += _section(_component_table(statuses, columns))
     lines += _section(_failure_table(picture, columns))
     lines += _checks(statuses)
+    if picture.config_problem:
+        lines.append(f"✗ config: {picture.config_problem}")
     if picture.problem:
         lines.append(f"not known: {picture.problem}")
     shown = [fit(safe_line(line), columns).rstrip() for line in lines]
@@ -61,17 +65,30 @@ def _head(picture: Picture, statuses: Sequence[NodeStatus]) -> list[str]:
     lines[:1] = [f"{lines[0]}  {now}"] if lines else [now]
     lines += [f"{name}: runs, but does not answer: {why}"
               for name, why in picture.processes.silent.items()]  # fmt: skip
-    return lines
+    return [*lines, *_share_in_trouble(picture)]
+
+
+def _share_in_trouble(picture: Picture) -> list[str]:
+    """How many of the runs that ended in the last minutes are in trouble, if any are."""
+    ended = sum(each.runs for each in picture.minutes if each.state.final)
+    bad = sum(each.runs for each in picture.minutes if each.state in TROUBLE_STATES)
+    if not bad:
+        return []
+    last = f"ended in the last {SHOWN_MINUTES} min"
+    return [f"✗ runs: {bad:,} of the {ended:,} that {last} are in trouble"]
 
 
 def _about(status: NodeStatus, now_ms: int) -> str:
-    words = [name for name, on in (("PAUSED", status.paused), ("DRAINS", status.draining)) if on]
-    bad = [name for name, ok, _ in status.checks if not ok]
+    words = ["PAUSED: begins no runs"] if status.paused else []
+    words += ["DRAINING: refuses new triggers"] if status.draining else []
+    # A node that drains does not accept triggers, which its check "serving" says, too.
+    expected = {"serving"} if status.draining else set[str]()
+    bad = [name for name, ok, _ in status.checks if not ok and name not in expected]
     words += [f"NOT READY: {', '.join(bad)}"] if bad else []
     words += [f"JOURNAL BLOCKED: {status.journal_blocked}"] if status.journal_blocked else []
     return (
         f"node {status.node} ({status.journal}, {status.version}, pid {status.pid})"
-        f"  {' '.join(words) or 'well'}  for {duration(now_ms - status.started_ms)}"
+        f"  {', '.join(words) or 'serving'}  up {duration(now_ms - status.started_ms)}"
         f"  journal {size(status.journal_bytes)}"
     )
 
@@ -131,7 +148,15 @@ def _flow_table(statuses: Sequence[NodeStatus], picture: Picture, columns: int) 
 
     rows = [_flow_row(now.get(name, FlowStatus(name)), runs.get(name, 0), bad.get(name, 0))
             for name in sorted(names, key=weight)]  # fmt: skip
-    head = ("flow", "runs", "trouble", "in flight", "waiting", "for limit", "")
+    head = (
+        "flow",
+        f"runs {SHOWN_MINUTES} min",
+        f"trouble {SHOWN_MINUTES} min",
+        "in flight",
+        "waiting",
+        "for limit",
+        "",
+    )
     table = table_lines(head, rows[:MAX_FLOWS], columns)
     return table + ([f"and {len(rows) - MAX_FLOWS:,} more flows"] if len(rows) > MAX_FLOWS else [])
 
@@ -173,11 +198,14 @@ def _component_table(statuses: Sequence[NodeStatus], columns: int) -> list[str]:
 
 def _failure_table(picture: Picture, columns: int) -> list[str]:
     rows = [
-        (f"{group.count:,}", short_moment(group.last_ms), group.flow or "-", group.state.value,
-         group.newest, cut(group.reason, 200))
+        (f"{group.count:,}", short_moment(group.first_ms), short_moment(group.last_ms),
+         group.flow or "-", group.state.value, group.newest, cut(group.reason, 200))
         for group in picture.failures[:MAX_FAILURES]
     ]  # fmt: skip
-    table = table_lines(("trouble", "last", "flow", "state", "newest run", "why"), rows, columns)
+    if not rows and not picture.problem:
+        return ["no run in trouble needs attention (last 24 hours)"]
+    head = ("not handled", "first", "last", "flow", "state", "newest run", "why")
+    table = table_lines(head, rows, columns)
     more = len(picture.failures) - MAX_FAILURES
     return table + ([f"and {more:,} more kinds"] if more > 0 else [])
 

@@ -15,7 +15,9 @@ class RunFilter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     ``node``: the other node that has the run; ``here`` for this node. ``source`` is that of
     `Accepted`. ``since_ms`` and ``until_ms`` bound the wall time of acceptance, in milliseconds
     since 1970; ``until_ms`` is not included. ``handled``: whether an operator has repeated or
-    discarded the run. ``dead_letters``: only messages that never became a run (true), or none.
+    discarded the run. ``slower_ms``: the run has ended, and this took at least so many
+    milliseconds from its acceptance. ``dead_letters``: only messages that never became a run
+    (true), or none.
     """
 
     flow: str | None = None
@@ -28,6 +30,7 @@ class RunFilter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     until_ms: int | None = None
     text: str | None = None
     handled: bool | None = None
+    slower_ms: int | None = None
     dead_letters: bool | None = None
 
     @property

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from fractal_rm.domain.point_in_time import PATTERN, NotATime, read_time
+from fractal_rm.domain.point_in_time import MAX_MS, PATTERN, NotATime, read_time
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 from fractal_rm.web.api.query import BadParameter
@@ -17,6 +17,7 @@ TimeText = Annotated[
     str, msgspec.Meta(min_length=1, max_length=40, extra_json_schema={"pattern": PATTERN})
 ]
 States = Annotated[tuple[State, ...], msgspec.Meta(min_length=1)]
+Duration = Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_RUNS)]
 Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
 
@@ -24,7 +25,8 @@ Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
 class Conditions(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Conditions that a run must fulfil, all of them; see `RunFilter`.
 
-    ``since`` and ``until`` are points in time (`domain.point_in_time`).
+    ``since`` and ``until`` are points in time (`domain.point_in_time`). ``slower_ms`` is in
+    milliseconds.
     """
 
     flow: Name | None = None
@@ -37,6 +39,7 @@ class Conditions(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
     until: TimeText | None = None
     text: Name | None = None
     handled: bool | None = None
+    slower_ms: Duration | None = None
 
 
 class RunsQuery(Conditions, frozen=True):
@@ -77,6 +80,7 @@ def filter_of(
         until_ms=_time("until", conditions.until, now_ms),
         text=conditions.text,
         handled=conditions.handled,
+        slower_ms=conditions.slower_ms,
         dead_letters=dead_letters,
     )
 

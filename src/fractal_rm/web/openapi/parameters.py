@@ -24,6 +24,8 @@ IN_QUERY = {
     "until": f"only runs accepted before this time, in the same forms: {_TIME}",
     "text": "only runs in trouble whose reason has this part",
     "handled": "only runs that an operator has repeated or discarded (`true`), or has not",
+    "slower_ms": "only runs that have ended, and took at least so many milliseconds from their"
+    " acceptance",
     "limit": "at most so many runs; 50 if it is left out",
     "cursor": "the `next` of the page before",
     "hours": "give hours instead of minutes",

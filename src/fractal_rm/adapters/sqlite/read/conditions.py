@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 import msgspec
@@ -87,6 +88,8 @@ def _on_other_columns(wanted: RunFilter) -> Iterator[tuple[str, list[Any]]]:
         yield "accepted_ms >= ?", [as_stored(wanted.since_ms)]
     if wanted.until_ms is not None:
         yield "accepted_ms < ?", [as_stored(wanted.until_ms)]
+    if wanted.slower_ms is not None:
+        yield "settled_ms - accepted_ms >= ?", [as_stored(wanted.slower_ms)]
 
 
 def matches(wanted: RunFilter, run: RunSummary) -> bool:
@@ -103,7 +106,13 @@ def matches(wanted: RunFilter, run: RunSummary) -> bool:
         and (wanted.since_ms is None or run.accepted_ms >= wanted.since_ms)
         and (wanted.until_ms is None or run.accepted_ms < wanted.until_ms)
         and wanted.dead_letters in (None, run.flow is None)
+        and (wanted.slower_ms is None or took_ms(run) >= wanted.slower_ms)
     )
+
+
+def took_ms(run: RunSummary) -> float:
+    """How long a run took from acceptance to its end, in ms; less than any number: it is open."""
+    return -inf if run.settled_ms is None else run.settled_ms - run.accepted_ms
 
 
 def has_text(reason: str, folded_text: str) -> bool:
