@@ -41,7 +41,7 @@ def test_a_node_whose_runs_fail_is_not_called_well():
     assert "well" not in text
     assert "serving, " not in text
     assert "serving  up 3 min" in text
-    assert "✗ runs: 15 of the 34 that ended in the last 20 min are in trouble" in text
+    assert "✗ 15 of the 34 runs that ended in the last 20 min are in trouble" in text
 
 
 def test_trouble_that_nobody_has_handled_says_since_when_and_differs_from_all_trouble():

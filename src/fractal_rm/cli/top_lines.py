@@ -75,7 +75,7 @@ def _share_in_trouble(picture: Picture) -> list[str]:
     if not bad:
         return []
     last = f"ended in the last {SHOWN_MINUTES} min"
-    return [f"✗ runs: {bad:,} of the {ended:,} that {last} are in trouble"]
+    return [f"✗ {bad:,} of the {ended:,} runs that {last} are in trouble"]
 
 
 def _about(status: NodeStatus, now_ms: int) -> str:
