@@ -29,9 +29,9 @@ def about_runs(history: SqliteHistory, run_filter: RunFilter) -> Iterator[str]:
         return
     flows = list(dict.fromkeys(each.flow for each in found.groups if each.flow is not None))
     whose = f"{'flow' if len(flows) == 1 else 'flows'} {list_names(flows)}, " if flows else ""
-    first = min(each.first_ms for each in found.groups)
-    last = max(each.last_ms for each in found.groups)
-    times = f"accepted {moment(first)[:19]} to {moment(last)[:19]}"
+    first = moment(min(each.first_ms for each in found.groups))[:19]
+    last = moment(max(each.last_ms for each in found.groups))[:19]
+    times = f"accepted {first}" if first == last else f"accepted {first} to {last}"
     older = "" if found.searched_to_ms is None else "; older ones are not shown"
     yield f"{whose}{times}{older}:"
     kinds = sorted(found.groups, key=lambda each: -each.count)
