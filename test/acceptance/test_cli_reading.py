@@ -125,6 +125,7 @@ def test_components_and_top_show_where_runs_failed(node):
 def test_the_way_back_to_an_earlier_configuration(node):
     folder = ("--config", node.config)
     wait_until(lambda: "start of api" in run_command("config", "history", *folder).stdout)
+    assert run_command("config", "diff", *folder).stdout.startswith("no difference: ")
     flows = node.config / "flows.conf"
     before = flows.read_text()
     flows.write_text(before + "\n77 new\nTO component1 1\nGET\n")

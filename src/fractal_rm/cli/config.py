@@ -80,9 +80,10 @@ def diff(number: int | None, state_folder: Path | None, folder: Path, as_json: b
         return EXIT_PROBLEMS if changed else 0
     if not changed:
         earlier = [each for each in applied_numbers(state) if each < base.number]
-        last = f"; `fractal-rm config diff {earlier[-1]}` shows what was changed last"
-        echo(f"no difference: the files are configuration {base.number} ({_about(base)})"
-             f"{last if earlier and number is None else ''}")  # fmt: skip
+        text = f"no difference: the files are configuration {base.number} ({_about(base)})"
+        if earlier and number is None:
+            text += f"; `fractal-rm config diff {earlier[-1]}` shows what was changed last"
+        echo(text)
         return 0
     for lines in changed.values():
         echo("\n".join(lines))
@@ -169,7 +170,8 @@ def rollback(
         raise CannotRollBack(
             f"{changed} on the disk differs from the configuration in force, and the change would"
             " be lost: `fractal-rm config diff` shows it. To return to the configuration in force:"
-            f" `fractal-rm config rollback {newest.number} --force`. {_without_number(state, newest)}"
+            f" `fractal-rm config rollback {newest.number} --force`."
+            f" {_without_number(state, newest)}"
         )
     _ = compile_config(wanted.files, folder, os.environ, now_ms=SystemClock.now_ms())
     changed = [file for file in FILES if on_disk[file] != wanted.files.get(file)]

@@ -78,7 +78,8 @@ def try_flow(
 
     The run is like any other run: its calls are really made, its flow is the one that the node uses
     now, and the balancer is asked where it is executed. Without --payload and --last, the payload
-    is null: with --yes, this is refused if the flow uses fields of it. To test a flow without real calls, use `flows test`.
+    is null: with --yes, this is refused if the flow uses fields of it. To test a flow without real
+    calls, use `flows test`.
 
     The command shows what the flow will call, and asks first. The exit code is 0 if the run
     succeeded, 1 if it ended in another way, and 124 if it has not ended in time; then it continues.

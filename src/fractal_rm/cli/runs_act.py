@@ -15,7 +15,7 @@ from fractal_rm.domain.run_filter import RunFilter
 _ONLY_RUNS = RunFilter(dead_letters=False)
 _CANCEL = Verb(
     "cancel", "cancelled",
-    hint="to repeat them later: `fractal-rm runs replay --state cancelled`, with the same conditions",
+    hint="to repeat them: `fractal-rm runs replay --state cancelled`, with the same conditions",
 )  # fmt: skip
 _REPEAT = Verb(
     "repeat", "repeated",

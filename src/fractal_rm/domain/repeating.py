@@ -80,7 +80,7 @@ def has_same_beginning(recorded: Flow, flow: Flow, from_step: int) -> bool:
     position = _position_of(flow, from_step)
     if position is None or position > len(recorded.steps):
         return False
-    pairs = zip(recorded.steps[:position], flow.steps[:position])
+    pairs = zip(recorded.steps[:position], flow.steps[:position], strict=True)
     return all(
         _what_is_done(done) == _what_is_done(step) and _kept_headers(step) <= _kept_headers(done)
         for done, step in pairs

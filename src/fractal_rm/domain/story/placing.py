@@ -56,8 +56,8 @@ def placement(fact: Placed, told: RunToTell, *, after_offer: bool) -> tuple[str,
         text = f"the balancer was asked, and named node {fact.named_node}, which is this node"
     elif cause is Cause.UNKNOWN_NODE and fact.named_node is not UNSET:
         text = (
-            f"the balancer was asked, and named node {plain_name(fact.named_node)}, which nodes.conf"
-            " does not have"
+            f"the balancer was asked, and named node {plain_name(fact.named_node)}, which"
+            " nodes.conf does not have"
         )
     elif text is None or cause is Cause.BALANCER_FAILED:
         text = cut(fact.reason)

@@ -79,14 +79,20 @@ def _before_call(scene: Scene, at_ms: int, took_ms: float, number: int) -> str:
 
 def finished(scene: Scene, at_ms: int, fact: Finished) -> Event:
     """A step has its result."""
-    name, number = upper(scene.steps.name(fact.step)), fact.step
+    number = fact.step
     step = scene.steps.numbered(number)
     if original := _taken_over_from(scene, at_ms, fact):
-        if isinstance(step, Call) and not fact.status and fact.result != SKIPPED:
-            text = f"An operator decided that step {number} was done{_result(scene, fact)}."
-            return Event(at_ms, text, number)
         text = f"The result of step {number} is taken over from run {original}"
+        if isinstance(step, Call) and not fact.status and fact.result != SKIPPED:
+            text = f"An operator decided that step {number} was done"
         return Event(at_ms, f"{text}{_result(scene, fact)}.", number)
+    return _executed(scene, at_ms, fact)
+
+
+def _executed(scene: Scene, at_ms: int, fact: Finished) -> Event:
+    """This run has executed the step."""
+    name, number = upper(scene.steps.name(fact.step)), fact.step
+    step = scene.steps.numbered(number)
     if fact.result == ORIGINAL_ERROR or _has_failed(scene, number):
         text = "failed, but the flow has ERRORS continue: the run goes on with"
         what = "the answer" if fact.status else "an error text"
