@@ -90,7 +90,7 @@ def finished(scene: Scene, at_ms: int, fact: Finished) -> Event:
 
 
 def _executed(scene: Scene, at_ms: int, fact: Finished) -> Event:
-    """This run has executed the step."""
+    """The run has executed the step itself."""
     name, number = upper(scene.steps.name(fact.step)), fact.step
     step = scene.steps.numbered(number)
     if fact.result == ORIGINAL_ERROR or _has_failed(scene, number):
