@@ -119,7 +119,7 @@ def test_components_and_top_show_where_runs_failed(node):
     assert line.startswith("component1")
     top = run_command("top", "--once", "--config", node.config).stdout
     assert "serving  up" in top
-    assert "TROUBLE" in top
+    assert "NOT HANDLED" in top
 
 
 def test_the_way_back_to_an_earlier_configuration(node):
