@@ -14,7 +14,6 @@ from fractal_rm.domain.facts import (
     Discarded,
     Offered,
     Parked,
-    Placed,
     Released,
     Settled,
 )
@@ -24,9 +23,12 @@ from fractal_rm.domain.state import TROUBLE_STATES, State
 # How many runs of one message are shown, in trouble and others. More runs are only counted.
 MAX_SHOWN = 250
 MAX_REASON = 200  # characters of a reason
+FOLD_AT = 1_024  # the runs of so many facts may be kept in memory although they have ended
+# `Placed` is missing: it does not change the state of a run, and every run has one.
 KINDS = frozenset({
-    Accepted, Placed, Offered, Parked, Released, CancelRequested, Settled, Dead, Discarded,
+    Accepted, Offered, Parked, Released, CancelRequested, Settled, Dead, Discarded,
 })  # fmt: skip
+_ENDS = frozenset({Settled, Dead})
 
 
 class RunChange(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -87,29 +89,41 @@ def _change(run: Run, at_ms: int) -> RunChange:
 
 
 class Gathering:
-    """Port `Observer`. It is called for each fact of a run, so it only stores what has changed."""
+    """Port `Observer`. It is called for each fact of a run, so it only keeps the fact.
+
+    At most `FOLD_AT` facts are kept; then they are sorted into the changes of runs and flows.
+    """
 
     kinds = KINDS
 
     def __init__(self) -> None:
         self._now = Gathered()
+        self._written: list[tuple[Run, type[AnyFact], int]] = []
+        self._keep = self._written.append
 
     def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:
-        """Store the change of a run."""
-        now, kind, state = self._now, type(fact), run.state
-        if kind is Accepted:
-            now.accepted[run.flow.id] += 1
-        elif kind is Settled or kind is Dead:
-            now.ended[run.flow.id, state.text] += 1
-        shown = now.trouble if state in TROUBLE_STATES else now.others
-        if run.id in shown or len(shown) < MAX_SHOWN:
-            shown[run.id] = run, at_ms
-            if shown is now.trouble and run.id in now.others:
-                del now.others[run.id]
-        else:
-            now.hidden += 1
+        """Keep the change of a run."""
+        self._keep((run, type(fact), at_ms))
+        if len(self._written) >= FOLD_AT:
+            self._fold()
 
     def take(self) -> Gathered:
         """The changes since the last call."""
+        self._fold()
         taken, self._now = self._now, Gathered()
         return taken
+
+    def _fold(self) -> None:
+        """Sort the kept facts into the changes of runs and flows."""
+        now, written = self._now, self._written
+        now.accepted.update(run.flow.id for run, kind, _ in written if kind is Accepted)
+        now.ended.update((run.flow.id, run.state.text) for run, kind, _ in written if kind in _ENDS)
+        for run, _, at_ms in written:
+            shown = now.trouble if run.state in TROUBLE_STATES else now.others
+            if len(shown) < MAX_SHOWN or run.id in shown:
+                shown[run.id] = run, at_ms
+                if shown is now.trouble and run.id in now.others:
+                    del now.others[run.id]
+            else:
+                now.hidden += 1
+        written.clear()
