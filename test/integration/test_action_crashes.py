@@ -8,30 +8,35 @@ from collections import Counter
 import msgspec
 import pytest
 
-from engine_stage import ManualClock, Stage, settle, until
+from engine_stage import ManualClock, Stage, peer, settle, until
 from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.actions import (
     ActionRefused,
     ActionRequest,
     Cancel,
+    DecideOffer,
     DecideStep,
     Discard,
     Release,
     Replay,
     Send,
+    WrongState,
 )
+from fractal_rm.domain.call_errors import CallTimedOut
 from fractal_rm.domain.expression import Payload, Result
 from fractal_rm.domain.facts import (
     Accepted,
     CancelRequested,
     Discarded,
     Finished,
+    Placed,
     Released,
     Settled,
     StepUndone,
 )
 from fractal_rm.domain.flow import Order, SubFlow, Wait
+from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, TriggerSource
@@ -59,6 +64,7 @@ class Site:
         self.stage: Stage
         self.releases: list[asyncio.Event] = []  # let the blocked calls get their answers
         self.run_id = ""
+        self.named_node: str | None = None  # the node that the balancer names; it never answers
 
     async def start(self, *blocked: str) -> None:
         """Start the node. Calls of the endpoints ``blocked`` get no answer."""
@@ -67,6 +73,8 @@ class Site:
         for name in ("slow/1", "slow/2", "once/2", "b/2"):
             self.stage.set_answer(name, f"from {name}")
         self.releases = [self.stage.block_calls(name) for name in blocked]
+        self.stage.balancer.answer = self.named_node
+        self.stage.peers.answer_offer = peer(CallTimedOut("no answer", sent=True))
         await self.stage.node.start()
 
     async def send(self, **keys) -> None:
@@ -83,8 +91,13 @@ class Site:
         await self.send_until_call(endpoint)
         self.stage.crash()
 
-    def act(self, action, request_id="r1"):
-        return self.stage.node.act(ActionRequest(action, "anna", request_id))
+    async def act(self, action, request_id="r1"):
+        if not isinstance(action, DecideOffer):
+            return await self.stage.node.act(ActionRequest(action, "anna", request_id))
+        if not self.stage.node.resolve(self.run_id, action.decision, "anna"):
+            raise WrongState("not in doubt")
+        await until(lambda: self.state is not State.OFFERED)
+        return None
 
     def facts(self, run_id: str | None = None) -> list:
         return self.disk.facts(run_id or self.run_id)
@@ -104,7 +117,8 @@ class Site:
 
     def is_quiet(self) -> bool:
         """Whether no run is left that the node executes."""
-        return all(run.state is State.PARKED for run in self.stage.node.lifecycle.runs)
+        waits = (State.PARKED, State.OFFERED)
+        return all(run.state in waits for run in self.stage.node.lifecycle.runs)
 
 
 # --- the runs on which operators act -------------------------------------------------------------
@@ -183,6 +197,15 @@ async def dead_letter() -> Site:
     return site
 
 
+async def in_doubt() -> Site:
+    site = Site(HELD)
+    site.named_node = "3"
+    await site.start()
+    await site.send()
+    await until(lambda: site.stage.telemetry.events.count("offer_in_doubt"))
+    return site
+
+
 # --- what must hold after each kill --------------------------------------------------------------
 
 
@@ -243,6 +266,21 @@ def check_released_once_or_not(site: Site, asked_again: bool) -> None:
     assert site.state is (State.SUCCEEDED if count else State.PARKED)
 
 
+def check_decided_once_or_not(site: Site, asked_again: bool) -> None:
+    decisions = [
+        fact
+        for fact in site.facts()
+        if isinstance(fact, (Placed, Settled)) and fact.actor == "anna"
+    ]
+    assert len(decisions) in ((1,) if asked_again else (0, 1))
+    if not decisions:
+        assert site.state is State.OFFERED
+    elif isinstance(decisions[0], Placed):
+        assert site.state is State.SUCCEEDED
+    else:
+        assert site.state is State.HANDED_OFF
+
+
 BODY = b'{"id_flow": "9", "payload": 7, "id": "letter"}'
 SCENARIOS = {
     "cancel a waiting run": (waiting, Cancel(""), check_cancelled_or_not),
@@ -270,6 +308,8 @@ SCENARIOS = {
     "discard a run": (failed, Discard("", "seen"), check_discarded_once_or_not),
     "discard a dead letter": (dead_letter, Discard(""), check_discarded_once_or_not),
     "release": (parked, Release(""), check_released_once_or_not),
+    "taken": (in_doubt, DecideOffer("", Decision.TAKEN), check_decided_once_or_not),
+    "run here": (in_doubt, DecideOffer("", Decision.RUN_HERE), check_decided_once_or_not),
 }  # fmt: skip
 
 
@@ -306,7 +346,7 @@ async def test_an_action_has_happened_once_or_not_at_all(name, asks_again, confi
             try:
                 await site.act(action)
             except ActionRefused as refusal:  # the run has gone on and ended meanwhile
-                assert isinstance(action, Cancel), refusal
+                assert isinstance(action, (Cancel, DecideOffer)), refusal
         await until(site.is_quiet)
         await until(lambda site=site: not site.stage.load.in_flight)
         await settle()

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from fractal_rm.config.durable_files import replace_file
+from fractal_rm.config.durable_files import replace_file, sync_folder
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow_pause import FlowPause
@@ -70,7 +70,7 @@ def read_control(state: Path) -> Control:
 def change_control(state: Path, change: Callable[[Control], Control]) -> Control:
     """Replace the control file atomically by ``change`` of its content. Returns the new content.
 
-    Content that is not valid counts as the defaults. Raises ControlNotWritten.
+    The change is on the disk when this returns. Content that is not valid counts as the defaults. Raises ControlNotWritten.
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
@@ -81,6 +81,7 @@ def change_control(state: Path, change: Callable[[Control], Control]) -> Control
                 control = Control()
             control = change(control)
             replace_file(state / NAME, msgspec.json.encode(control))
+            sync_folder(state)
     except OSError as error:
         raise _not_written(state, error) from error
     return control
