@@ -16,6 +16,23 @@ PAUSE = FlowPause("anna", 1_790_000_000_000)
 STEPS = ((os, "open"), (os, "fsync"), (os, "fdopen"), (Path, "replace"), (Path, "unlink"))
 
 
+def kill_at(steps: int) -> None:
+    """Let this process be killed at the next call on files after ``steps`` calls."""
+    left = [steps]
+
+    def counted(made):
+        def call(*args, **keys):
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return made(*args, **keys)
+
+        return call
+
+    for owner, name in STEPS:
+        setattr(owner, name, counted(getattr(owner, name)))
+
+
 def change_until_killed(state: Path, pause: FlowPause | None, steps: int) -> bool:
     """Pause or resume flow 1 in a process that is killed after ``steps`` calls on files.
 
@@ -23,20 +40,11 @@ def change_until_killed(state: Path, pause: FlowPause | None, steps: int) -> boo
     """
     child = os.fork()
     if child == 0:
-        left = [steps]
-        for owner, name in STEPS:
-
-            def call(*args, made=getattr(owner, name), **keys):
-                if not left[0]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left[0] -= 1
-                return made(*args, **keys)
-
-            setattr(owner, name, call)
+        kill_at(steps)
         try:
             store_flow_pause(state, "1", pause)
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a forked process must not go on with the tests
             traceback.print_exc()
             os._exit(1)
     _, status = os.waitpid(child, 0)

@@ -70,7 +70,8 @@ def read_control(state: Path) -> Control:
 def change_control(state: Path, change: Callable[[Control], Control]) -> Control:
     """Replace the control file atomically by ``change`` of its content. Returns the new content.
 
-    The change is on the disk when this returns. Content that is not valid counts as the defaults. Raises ControlNotWritten.
+    The change is on the disk when this returns. Content that is not valid counts as the defaults.
+    Raises ControlNotWritten.
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
