@@ -131,7 +131,7 @@ async def test_a_changed_or_removed_rate_applies_to_waiting_runs():
             config(flows=flows(TEXT.format("9").replace("LIMIT 9\n", "")), balancer=None)
         )
         await until(lambda: node.node.unfinished == 0)
-        assert not node.queue.permits.rates
+        assert not node.queue.permits.rates.buckets
 
 
 async def test_a_paused_node_begins_no_run_when_a_turn_is_due():

@@ -101,7 +101,7 @@ class Permits:
         self.in_flight[flow] += 1
         if run.placement is HERE:
             self.deferred[flow] -= 1
-        elif self.rates and not run.has_begun:
+        elif self.rates.buckets and not run.has_begun:
             self.rates.take(flow)
         if flow in self._queues:
             self._queues[flow].granted += 1

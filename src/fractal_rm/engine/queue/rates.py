@@ -14,15 +14,16 @@ from fractal_rm.engine.timers import Timer, Timers
 class FlowRates:
     """A bucket for each flow with a rate. Each run takes a token when it begins for the first time.
 
-    ``on_due`` is called with the id of a flow when one of its runs may begin. ``last_used_s`` is
-    when a run may have begun last, before this process, on the steady clock; None: there was none.
+    ``buckets`` has them by flow id; without a flow with a rate it is empty. ``on_due`` is called
+    with the id of a flow when one of its runs may begin. ``last_used_s`` is when a run may have
+    begun last, before this process, on the steady clock; None: there was none.
     """
 
     def __init__(self) -> None:
         self.on_due: Callable[[str], object] = lambda _: None
         self.last_used_s: float | None = None
         self._timers: Timers | None = None
-        self._buckets: dict[str, TokenBucket] = {}
+        self.buckets: dict[str, TokenBucket] = {}
         self._due: dict[str, Timer] = {}  # by flow id
 
     def use(self, timers: Timers, on_due: Callable[[str], object]) -> None:
@@ -34,9 +35,9 @@ class FlowRates:
         timers = self._timers
         if rate is None or timers is None:
             return True
-        bucket = self._buckets.get(flow_id)
+        bucket = self.buckets.get(flow_id)
         if bucket is None:
-            bucket = self._buckets[flow_id] = TokenBucket(rate, self.last_used_s)
+            bucket = self.buckets[flow_id] = TokenBucket(rate, self.last_used_s)
         elif bucket.rate != rate:
             bucket.change(rate)
             self._cancel(flow_id)
@@ -47,26 +48,22 @@ class FlowRates:
 
     def take(self, flow_id: str) -> None:
         """Take a token for a run that begins. A flow without a rate has no bucket."""
-        bucket = self._buckets.get(flow_id)
+        bucket = self.buckets.get(flow_id)
         if bucket is not None and self._timers is not None:
             bucket.take(self._timers.now_ms() / 1000)
 
     def keep(self, flows: Mapping[str, Flow]) -> None:
         """Forget the flows that no longer have a rate."""
-        for flow_id in [*self._buckets]:
+        for flow_id in [*self.buckets]:
             flow = flows.get(flow_id)
             if flow is None or flow.queueing is UNSET or flow.queueing.rate is None:
-                del self._buckets[flow_id]
+                del self.buckets[flow_id]
                 self._cancel(flow_id)
 
     def cancel_timers(self) -> None:
         """Cancel the timers of all flows."""
         for flow_id in [*self._due]:
             self._cancel(flow_id)
-
-    def __len__(self) -> int:
-        """The number of flows that have a bucket."""
-        return len(self._buckets)
 
     def _cancel(self, flow_id: str) -> None:
         timer = self._due.pop(flow_id, None)

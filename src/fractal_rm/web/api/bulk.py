@@ -39,10 +39,6 @@ class AnyBulkBody(msgspec.Struct, frozen=True, tag_field="action", forbid_unknow
     expect: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     dead_letters: bool = False
 
-    def to_action(self) -> BulkAction:
-        """The action, without a run."""
-        raise NotImplementedError
-
 
 class BulkCancel(AnyBulkBody, frozen=True, tag="cancel"):
     """See `Cancel`."""
@@ -129,7 +125,7 @@ def bulk_routes(bulks: Bulks, now_ms: Callable[[], int]) -> list[HTTPRouteHandle
 
     async def start(request: Request[Any, Any, Any]) -> Response[Any]:
         kind: Any = BulkBody
-        body: AnyBulkBody = await read_body_as(request, kind, "this is not a request on many runs")
+        body: BulkBody = await read_body_as(request, kind, "this is not a request on many runs")
         wanted = filter_of(body.filter, now_ms(), dead_letters=body.dead_letters or None)
         actor = identity_of(request).name
         bulk = await bulks.start(

@@ -109,21 +109,7 @@ CREATE TABLE handled (
 ) WITHOUT ROWID;
 """
 
-MINUTES = """
--- For each minute and each hour: how many runs of each flow were accepted (`state` is 'accepted'),
--- how many ended in each state, and how long they took. `flow` is '' for dead letters. `durations`
--- is a JSON array: item n counts the runs that took less than 2**n ms, and at least 2**(n-1) ms.
--- The row `minute` of `meta` has the counts of the last minute, which are not in these tables yet.
-CREATE TABLE minutes (
-    at_ms     INTEGER NOT NULL,
-    flow      TEXT NOT NULL,
-    state     TEXT NOT NULL,
-    runs      INTEGER NOT NULL,
-    durations TEXT NOT NULL,
-    sum       INTEGER NOT NULL,
-    PRIMARY KEY (at_ms, flow, state)
-) WITHOUT ROWID;
-CREATE TABLE hours (
+_COUNT_COLUMNS = """(
     at_ms     INTEGER NOT NULL,
     flow      TEXT NOT NULL,
     state     TEXT NOT NULL,
@@ -133,6 +119,13 @@ CREATE TABLE hours (
     PRIMARY KEY (at_ms, flow, state)
 ) WITHOUT ROWID;
 """
+
+MINUTES = f"""
+-- For each minute and each hour: how many runs of each flow were accepted (`state` is 'accepted'),
+-- how many ended in each state, and how long they took. `flow` is '' for dead letters. `durations`
+-- is a JSON array: item n counts the runs that took less than 2**n ms, and at least 2**(n-1) ms.
+-- The row `minute` of `meta` has the counts of the last minute, which are not in these tables yet.
+CREATE TABLE minutes {_COUNT_COLUMNS}CREATE TABLE hours {_COUNT_COLUMNS}"""
 
 BLOBS = """
 -- The large values of each run's facts. Each value is a file in the folder of blobs. The fact also
