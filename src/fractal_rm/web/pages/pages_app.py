@@ -13,7 +13,6 @@ from fractal_rm.config.model import Rest
 from fractal_rm.domain.access import NOBODY, Identity
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
-from fractal_rm.web.access import IDENTITY
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
@@ -23,6 +22,7 @@ from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
 from fractal_rm.web.pages.site import Site
+from fractal_rm.web.request_state import IDENTITY
 
 
 class SignInFirst(FractalError):
