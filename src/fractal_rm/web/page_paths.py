@@ -12,7 +12,7 @@ FOLDERS = frozenset({
     "overview", "flows", "runs", "failures", "dead", "bulk", "components", "nodes", "config",
     "sign-in", "sign-out", "settings", "static",
 })  # fmt: skip
-_OPEN = frozenset({"sign-in", "sign-out", "settings", "static"})
+_OPEN = (["sign-in"], ["sign-out"], ["settings"], ["static"])
 
 
 def parts_of(path: str) -> list[str]:
@@ -37,15 +37,20 @@ def is_page(path: str, endpoint: str) -> bool:
     return not parts or parts[0] in FOLDERS
 
 
+def is_open_page(path: str) -> bool:
+    """Whether everybody may use a page: they sign in there, or change how pages are shown."""
+    return parts_of(path)[:1] in _OPEN
+
+
 def scope_of_page(method: str, path: str) -> Scope | None:
     """The scope that a request needs. None: everybody may send it.
 
     To change the configuration needs ADMIN, and to start a run TRIGGER.
     """
-    parts = parts_of(path)
-    if parts and parts[0] in _OPEN:
+    if is_open_page(path):
         return None
-    if method in ("GET", "HEAD"):
+    parts = parts_of(path)
+    if method in ("GET", "HEAD", "OPTIONS"):
         return Scope.READ
     if parts[:1] == ["config"]:
         return Scope.ADMIN

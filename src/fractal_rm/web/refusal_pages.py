@@ -13,15 +13,15 @@ from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.safe_text import safe_text
 from fractal_rm.web.problems import Problem, answering_app, problem_app
 
-_MAKE_A_TOKEN = (
+_MAKE_ONE = (
     "To open the pages from here, make a token on the machine of the node:"
     " fractal-rm token new NAME --scope read,payload,operate. Then open this page again: it asks"
     " for the token."
 )
 # What to do about each kind of refusal.
 _ADVICE = {
-    "peer-refused": _MAKE_A_TOKEN,
-    "missing-scope": _MAKE_A_TOKEN,
+    "peer-refused": _MAKE_ONE,
+    "missing-scope": _MAKE_ONE,
     "unauthenticated": "Open this page again without this token, and sign in with another one.",
     "wrong-host": "Open the node by an address of its machine, by its name in nodes.conf, or by"
     " rest.public_url in comm.conf. At the machine itself, 127.0.0.1 is always possible.",

@@ -21,7 +21,7 @@ from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
-from fractal_rm.web.pages.site import Site
+from fractal_rm.web.pages.site import HEADERS, Site
 from fractal_rm.web.request_state import IDENTITY
 
 
@@ -59,13 +59,31 @@ def make_pages_app(
         *settings_routes(site),
         *overview_routes(site),
     ]
-    return Litestar(
+    app = Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
         exception_handlers=make_error_pages(site),
         openapi_config=None,
         request_max_body_size=None,  # `forms.read_form` has the limits
         logging_config=None,
     )
+    return with_headers(app)
+
+
+def with_headers(app: ASGIApp) -> ASGIApp:
+    """Add `HEADERS` to every response that does not have them."""
+    headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                added = [field for field in headers if field[0] not in present]
+                message = {**message, "headers": [*message["headers"], *added]}
+            await send(message)
+
+        await app(scope, receive, send_with_headers)
+
+    return answer
 
 
 def _check_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
