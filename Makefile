@@ -39,7 +39,7 @@ demo: $(VENV)/.made
 
 # Linters and tests run at the same time: the linters take one core, and tests often wait.
 test: $(VENV)/.made
-	@.ci/needs mosquitto mosquitto_pub rabbitmq-server openssl strace ip faketime systemd-analyze logrotate promtool
+	@.ci/needs mosquitto mosquitto_pub rabbitmq-server openssl strace ip faketime systemd-analyze logrotate promtool chromium
 	@$(MAKE) --no-print-directory --jobs=2 lint run-tests
 
 model: $(VENV)/.made

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine_stage import QuietTelemetry, config
-from fractal_rm.adapters.access import Tokens
+from fractal_rm.adapters.access import BrowserSessions, Tokens
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.local_socket.other_processes import OtherProcesses
 from fractal_rm.adapters.memory import MemoryActions
@@ -95,6 +95,8 @@ class OperatorStage:
             self.actions,
             self.bulks,
         )
+        tokens_of_node = Tokens(file, clock.now_ms, self.telemetry, None)
+        self.url = f"http://{HOST}:{self.port}/"
         self.service = RestService(
             Rest(port=self.port),
             intake=NoRuns(),
@@ -104,10 +106,11 @@ class OperatorStage:
             max_trigger_bytes=lambda: 1_000,
             clock=clock,
             telemetry=self.telemetry,
-            authenticator=Tokens(file, clock.now_ms, self.telemetry, None),
+            authenticator=tokens_of_node,
             node_ids=dict,
             store_draining=lambda _: None,
             operator=LateOperator(lambda: operator),
+            sessions=BrowserSessions(tokens_of_node, state, clock.now_ms, self.telemetry),
         )
 
     def set_log_level(self, level: str) -> str:
@@ -127,7 +130,7 @@ class OperatorStage:
         token: str | None = "operate",
         **headers: str,
     ) -> Answer:
-        """Send a request. The text of a token is the name of its scope.
+        """Send a request to the API. The text of a token is the name of its scope.
 
         ``body`` is encoded as JSON, unless it is bytes."""
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()

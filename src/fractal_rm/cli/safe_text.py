@@ -1,9 +1,4 @@
-"""Text from outside on a terminal: one function escapes what a terminal could act on.
-
-Messages, answers of components, names of nodes and configuration files may contain control
-characters, which move the cursor or change the title, marks that reverse the direction of writing,
-and halves of surrogate pairs, which cannot be written.
-"""
+"""Text from outside on a terminal: what a terminal could act on is escaped (`domain.safe_text`)."""
 
 from __future__ import annotations
 
@@ -12,10 +7,9 @@ import unicodedata
 
 import click
 
+from fractal_rm.domain.safe_text import ESCAPED, safe_text
+
 MAX_LINE = 2_000  # characters of one line
-# Format characters (Cf) that change the order or the shape of other characters, and separators of
-# lines and paragraphs. A soft hyphen and joiners of emoji are format characters, too.
-_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def safe_line(value: object, most: int = MAX_LINE) -> str:
@@ -28,9 +22,7 @@ def safe_line(value: object, most: int = MAX_LINE) -> str:
     rest = ""
     if len(text) > most:
         text, rest = text[:most], f"… ({len(text):,} characters)"
-    if text.isascii() and text.isprintable():  # most texts
-        return text + rest
-    return "".join(map(_safe, text)) + rest
+    return safe_text(text) + rest
 
 
 def safe_lines(text: str, most: int = MAX_LINE) -> str:
@@ -59,7 +51,7 @@ def json_escaped(text: str) -> str:
 
 
 def _json_safe(character: str) -> str:
-    if character >= " " and unicodedata.category(character) in _ESCAPED:
+    if character >= " " and unicodedata.category(character) in ESCAPED:
         units = character.encode("utf-16-be", "surrogatepass").hex()
         return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
     return character
@@ -87,12 +79,6 @@ def fit(text: str, columns: int) -> str:
 def pad(text: str, columns: int) -> str:
     """A text, followed by spaces up to so many columns."""
     return text + " " * (columns - width_of(text))
-
-
-def _safe(character: str) -> str:
-    if unicodedata.category(character) in _ESCAPED:
-        return ascii(character)[1:-1]
-    return character
 
 
 def _width(character: str) -> int:

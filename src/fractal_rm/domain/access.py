@@ -37,6 +37,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 THIS_MACHINE = Identity("this machine", frozenset({Scope.TRIGGER, Scope.READ, Scope.PAYLOAD}))
+NOBODY = Identity("nobody", frozenset())  # looks at the pages, and has not signed in
 TRUSTED_PEER = Identity("trusted peer", frozenset({Scope.TRIGGER}))
 
 

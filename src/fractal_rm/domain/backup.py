@@ -24,6 +24,7 @@ NOT_RESTORED = ("store-id", "schedules.json")
 OF_PROCESSES = (
     "*.journal", "*.journal-wal", "*.journal-shm", "*.log", "*.blobs", "*.lock", "*.sock",
     "*.uncarried.json", "*.resolve.json", "*.moving-to-*", "*.damaged-*", ".*", "*.partial",
+    "session.key",
 )  # fmt: skip
 
 

@@ -18,11 +18,13 @@ from collections.abc import Callable, Collection, Mapping
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.config.model import Rest
+from fractal_rm.domain.access import Identity
 from fractal_rm.domain.address import Address, is_within, read_address
 from fractal_rm.domain.forwarded import forwarded_client
 from fractal_rm.domain.rate_limit import RateLimit, machine_of
-from fractal_rm.engine.ports import Authenticator
+from fractal_rm.engine.ports import Authenticator, Sessions
 from fractal_rm.web.client import Client, ClientKind, Sender
+from fractal_rm.web.cookies import cookie_value, session_cookie
 from fractal_rm.web.head import Head
 from fractal_rm.web.own_hosts import OwnHosts
 from fractal_rm.web.peer_refusals import PeerRefusals
@@ -53,12 +55,14 @@ class Access:
         authenticator: Authenticator,
         node_ids: Callable[[], Mapping[str, str]],
         now_s: Callable[[], float] = SystemClock.monotonic_s,
+        sessions: Sessions | None = None,
     ) -> None:
         self.rest = rest
         self.endpoint = rest.endpoint.encode()
         self.hosts = OwnHosts(rest, names, self._has_remote_clients)
         self.authenticator = authenticator
         self.refusals = refusals
+        self._sessions = sessions
         self._node_ids = node_ids
         self._cached_node_ids: Mapping[str, str] | None = None
         self._now_s = now_s
@@ -156,6 +160,13 @@ class Access:
             self._cached_node_ids = self._node_ids()
         ids = self._cached_node_ids
         return next((ids[name] for name in certificate_names if name in ids), None)
+
+    def identify_session(self, head: Head) -> Identity | None:
+        """Who has signed in with the browser that sends a request."""
+        if self._sessions is None or not head.cookies:
+            return None
+        session = cookie_value(head.cookies, session_cookie(self.rest.port))
+        return self._sessions.identify(session) if session else None
 
     def _has_remote_clients(self) -> bool:
         """Whether any other machine may send requests."""

@@ -23,23 +23,26 @@ GET  /schema                  OpenAPI 3.1 description of these paths
 
 HEAD is answered like GET, without the content.
 
+The pages are at ``/`` and the other paths of `web.page_paths`.
+
 Triggers, the description of the node and health are served from the start. Everything else is in
-`web.operator_app`, which is imported and made at its first request: many nodes never need it.
+`web.operator_app` and `web.pages`, which are imported and made at their first request: many nodes
+never need them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from litestar import Litestar, Router
 from litestar.types import ASGIApp
 
+from fractal_rm.config.model import Rest
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.late_import import late_import
-from fractal_rm.engine.ports import Clock, History, Intake, PairingHost, Telemetry
+from fractal_rm.engine.ports import Clock, History, Intake, PairingHost, Sessions, Telemetry
 from fractal_rm.web.api.error_handlers import make_error_handlers
 from fractal_rm.web.api.health import health_routes
 from fractal_rm.web.api.metrics import GetMetrics
@@ -47,6 +50,7 @@ from fractal_rm.web.api.node import node_routes
 from fractal_rm.web.api.query import check_query
 from fractal_rm.web.api.triggers import TriggerHandler, endpoint_routes, flow_trigger_routes
 from fractal_rm.web.late_operator import LateOperator
+from fractal_rm.web.page_paths import is_page
 from fractal_rm.web.problems import Problem, problem_app
 
 _NOT_LOADED = "The part of the interface for operators cannot be loaded"
@@ -54,7 +58,7 @@ _NOT_LOADED = "The part of the interface for operators cannot be loaded"
 
 def make_app(
     *,
-    endpoint: str,
+    rest: Rest,
     intake: Intake,
     history: History,
     flows: Callable[[], Mapping[str, Flow]],
@@ -65,11 +69,14 @@ def make_app(
     pairing: PairingHost | None = None,
     operator: LateOperator | None = None,
     metrics: GetMetrics | None = None,
+    sessions: Sessions | None = None,
 ) -> ASGIApp:
     """Make the application. `RestService` serves it. Without ``pairing``, no node is invited.
 
-    Without ``operator``, there are no actions, and no live events.
+    Without ``operator``, there are no actions, and no live events. Without ``sessions``, there are
+    no pages.
     """
+    endpoint = rest.endpoint
     triggers = TriggerHandler(intake, history, max_trigger_bytes)
     strict = [
         *flow_trigger_routes(triggers),
@@ -94,7 +101,28 @@ def make_app(
             metrics=metrics,
         )
 
-    return head_as_get(app, LateApp(make_rest), partial(is_served_from_start, endpoint))
+    late = LateApp(make_rest)
+
+    def make_pages() -> ASGIApp:
+        module: Any = late_import("fractal_rm.web.pages.pages_app")
+        return module.make_pages_app(
+            rest=rest,
+            intake=intake,
+            history=history,
+            operator=operator.get() if operator is not None else None,
+            clock=clock,
+            telemetry=telemetry,
+            sessions=sessions,
+        )
+
+    pages = late if operator is None or sessions is None else LateApp(make_pages)
+
+    def app_of(path: str) -> ASGIApp:
+        if is_served_from_start(endpoint, path):
+            return app
+        return pages if is_page(path.encode()) else late
+
+    return head_as_get(app_of)
 
 
 def make_strict(routes: list[Any]) -> Router:
@@ -145,15 +173,15 @@ class LateApp:
         await self._app(scope, receive, send)
 
 
-def head_as_get(
-    app: ASGIApp, late_app: ASGIApp, is_served_from_start: Callable[[str], bool]
-) -> ASGIApp:
-    """Answer HEAD on every path of GET (RFC 9110, 9.1). The server leaves out the content."""
+def head_as_get(app_of: Callable[[str], ASGIApp]) -> ASGIApp:
+    """Answer HEAD on every path of GET (RFC 9110, 9.1). The server leaves out the content.
+
+    ``app_of`` returns the application that serves a path.
+    """
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET", "state": {**scope["state"], "is_head": True}}
-        chosen = app if is_served_from_start(scope["path"]) else late_app
-        await chosen(scope, receive, send)
+        await app_of(scope["path"])(scope, receive, send)
 
     return answer

@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fractal_rm.domain.access import THIS_MACHINE, TRUSTED_PEER, Identity, Scope, scope_texts
+from fractal_rm.domain.access import (
+    NOBODY,
+    THIS_MACHINE,
+    TRUSTED_PEER,
+    Identity,
+    Scope,
+    scope_texts,
+)
 from fractal_rm.domain.address import Address
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.pairing import INVITED, PAIR_PATH
 from fractal_rm.domain.rate_limit import machine_of
 from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_path
+from fractal_rm.web.page_paths import is_page
 from fractal_rm.web.problems import Problem
 from fractal_rm.web.untrusted import MAX_UNTRUSTED
 
@@ -179,15 +187,23 @@ class Client:
     def _authorized(self, head: Head, sender: Sender) -> Identity | Problem:
         """The client of a request, or a problem if it is not known or lacks the scope."""
         identity = self._identify(head, sender)
-        if isinstance(identity, Problem):
-            return identity
         path, is_endpoint = head.target, True
         if path != self._access.endpoint:  # a fast path: most requests are triggers
             path = requested_path(head)
             is_endpoint = b"/" + path.strip(b"/") == self._access.endpoint
+            if not is_endpoint and is_page(path):
+                return self._visitor(head, identity)
+        if isinstance(identity, Problem):
+            return identity
+        return self._refusal(head, sender, identity, path, is_endpoint=is_endpoint) or identity
+
+    def _refusal(
+        self, head: Head, sender: Sender, identity: Identity, path: bytes, *, is_endpoint: bool
+    ) -> Problem | None:
+        """Why a known client may not send a request, or None if it may."""
         if identity is INVITED:
             if head.method == b"POST" and b"/" + path.strip(b"/") == PAIR_PATH.encode():
-                return identity
+                return None
             return _refused(f"an invitation allows only POST {PAIR_PATH}")
         if identity is TRUSTED_PEER:
             is_open = is_endpoint and is_open_to_peers(head.method)
@@ -197,13 +213,28 @@ class Client:
         sufficient = sufficient_scopes(head.method, path, is_endpoint=is_endpoint)
         for scope in sufficient:
             if identity.may(scope):
-                return identity
+                return None
         scopes = ", ".join(scope_texts(identity.scopes))
         needed = " or ".join(scope_texts(sufficient))
         why = f"this request needs the scope {needed}; {identity.name} has {scopes}"
         if identity is THIS_MACHINE:
             why += "; send a token with that scope: Authorization: Bearer TOKEN"
         return Problem(CODE_PREFIX + "missing-scope", "This token may not request this", 403, why)
+
+    def _visitor(self, head: Head, identity: Identity | Problem) -> Identity | Problem:
+        """Who looks at a page. ``identity`` is the client without the cookie of a session.
+
+        Whoever may read nothing without signing in is `NOBODY`: the pages ask to sign in.
+        """
+        signed_in = self._access.identify_session(head)
+        if signed_in is not None:
+            self._leave_untrusted()
+            return signed_in
+        if isinstance(identity, Problem):
+            can_sign_in = identity.status == HTTPStatus.UNAUTHORIZED and not head.authorizations
+            return NOBODY if can_sign_in else identity
+        may_sign_in = self._access.authenticator.has_tokens
+        return NOBODY if may_sign_in and not identity.may(Scope.READ) else identity
 
     def _refusal_of_peer(self, sender: Sender, *, is_open: bool) -> Problem | None:
         """Why a trusted peer may not send a request. ``is_open``: the request is open to peers."""

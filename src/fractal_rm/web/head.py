@@ -42,6 +42,7 @@ class Head(msgspec.Struct):
     origins: list[bytes]
     codings: list[bytes]
     authorizations: list[bytes]
+    cookies: list[bytes]
     scheme: str = "http"
     is_forwarded: bool = False
     forwarded: list[bytes] = []  # msgspec copies the list
@@ -56,7 +57,7 @@ def read_head(
     scheme: str = "http",
 ) -> Head:
     """Make a `Head` from a request line and header fields, whose names must be in lower case."""
-    head = Head(method, target, version, len(target) + size_of(fields), [], [], [], [], scheme)
+    head = Head(method, target, version, len(target) + size_of(fields), [], [], [], [], [], scheme)
     for name, value in fields:
         if name == b"host":
             head.hosts.append(value)
@@ -66,6 +67,8 @@ def read_head(
             head.codings.append(value)
         elif name == b"authorization":
             head.authorizations.append(value)
+        elif name == b"cookie":
+            head.cookies.append(value)
         elif name in FORWARDING_HEADERS:
             head.is_forwarded = True
             if name == b"forwarded":

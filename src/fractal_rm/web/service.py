@@ -23,6 +23,7 @@ from fractal_rm.engine.ports import (
     Intake,
     PairingHost,
     ReadinessCheck,
+    Sessions,
     Telemetry,
     WayIn,
 )
@@ -71,6 +72,7 @@ class RestService:
         certificate_warnings: Callable[[], list[str]] = list,
         operator: LateOperator | None = None,
         metrics: GetMetrics | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         """Set up the service. ``names`` returns the names of this node; see `Config.own_names`.
 
@@ -90,9 +92,10 @@ class RestService:
             authenticator,
             node_ids,
             clock.monotonic_s,
+            sessions,
         )
         app = make_app(
-            endpoint=rest.endpoint,
+            rest=rest,
             intake=intake,
             history=history,
             flows=flows,
@@ -103,6 +106,7 @@ class RestService:
             pairing=pairing,
             operator=operator,
             metrics=metrics,
+            sessions=sessions,
         )
         self._operator = operator
         self._config = UvicornConfig(

@@ -129,26 +129,32 @@ def _rest_way_in(
     metrics: GetMetrics,
 ) -> WayIn:
     # rm_mqtt has no clients and needs no access control.
-    from fractal_rm.adapters.access import Invitations, JoiningNodes, Tokens  # noqa: PLC0415
+    from fractal_rm.adapters.access import (  # noqa: PLC0415
+        BrowserSessions,
+        Invitations,
+        JoiningNodes,
+        Tokens,
+    )
     from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
 
     clock, telemetry = dependencies.clock, dependencies.telemetry
+    state = Path(config.state_path)
     invitations = Invitations(PairFolder(config), clock, telemetry)
+    tokens = Tokens(TokenFile(state), clock.now_ms, telemetry, invitations)
     return RestService(
         config.rest,
         intake,
-        history_of(Path(config.state_path)),
+        history_of(state),
         flows=lambda: dependencies.config.flows,
         names=lambda: dependencies.config.own_names,
         max_trigger_bytes=lambda: dependencies.config.bounds.max_trigger_bytes,
         clock=clock,
         telemetry=telemetry,
-        authenticator=Tokens(
-            TokenFile(Path(config.state_path)), clock.now_ms, telemetry, invitations
-        ),
+        authenticator=tokens,
+        sessions=BrowserSessions(tokens, state, clock.now_ms, telemetry),
         node_ids=lambda: dependencies.config.node_ids_by_name,
         certificate_warnings=certificate_expiry(dependencies).warnings,
-        store_draining=partial(store_draining, Path(config.state_path)),
+        store_draining=partial(store_draining, state),
         pairing=JoiningNodes(
             Path(config.folder), invitations, clock, dependencies.random, telemetry
         ),

@@ -2,6 +2,7 @@
 
 from fractal_rm.adapters.access.invitations import Invitations
 from fractal_rm.adapters.access.joining import JoiningNodes
+from fractal_rm.adapters.access.sessions import BrowserSessions
 from fractal_rm.adapters.access.tokens import Tokens
 
-__all__ = ["Invitations", "JoiningNodes", "Tokens"]
+__all__ = ["BrowserSessions", "Invitations", "JoiningNodes", "Tokens"]

@@ -51,13 +51,22 @@ class Tokens:
         """The client that sends a token, or why the token is refused."""
         if token.startswith(SECRET_PREFIX) and self._invitations is not None:
             return self._invitations.identify(token)
-        self._read_if_changed()
-        found = find_token(self._tokens, token)
+        found = self.find(token)
+        return found if isinstance(found, str) else identity_of(found)
+
+    def find(self, text: str) -> Token | str:
+        """The token with this text, or why it is refused."""
+        found = find_token(self.all(), text)
         if found is None:
             return NOT_KNOWN
         if found.has_expired(self._now_ms()):
             return f"the token {found.name} has expired"
-        return identity_of(found)
+        return found
+
+    def all(self) -> list[Token]:
+        """Every token of the node, expired or not."""
+        self._read_if_changed()
+        return self._tokens
 
     def warnings(self) -> list[str]:
         """Sentences about the tokens that expire within a fortnight, or have expired."""

@@ -5,7 +5,7 @@ Each port has a real adapter and a fake for tests. Both pass the conformance sui
 """
 
 from fractal_rm.domain.call import HttpCaller as Components
-from fractal_rm.engine.ports.access import Authenticator
+from fractal_rm.engine.ports.access import Authenticator, Sessions
 from fractal_rm.engine.ports.counting import Counting, TriggerAnswer, WrittenFact
 from fractal_rm.engine.ports.environment import (
     Clock,
@@ -90,6 +90,7 @@ __all__ = [
     "RunDetail",
     "RunPage",
     "RunSummary",
+    "Sessions",
     "Telemetry",
     "TimedFact",
     "TriggerAnswer",

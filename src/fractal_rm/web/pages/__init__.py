@@ -1,0 +1,14 @@
+"""The pages: what a browser shows of a node.
+
+- `pages_app`: the application, with the routes of all pages; made at the first request of a page.
+- `site`: what pages are made from, and how a template becomes a response.
+- `visitor`: who looks at a page, and what they may do; the form token.
+- `forms`: reads what a form has sent. `query` reads the query of a page.
+- `assets`: the style sheet, the scripts and the pictures; their versions and licences.
+- `action_links`: the links to the actions on one run; `notices`: what a page says after a form.
+- `text_filters`: times, durations and numbers as people read them.
+- `templates/`: one template for each page; `layout.html` has what is around it, `parts.html` has
+  what several pages use.
+
+Every other module is one page, or one group of forms.
+"""

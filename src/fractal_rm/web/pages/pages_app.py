@@ -1,0 +1,80 @@
+"""The application with all pages. It is made at the first request of a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp
+
+from fractal_rm.config.model import Rest
+from fractal_rm.domain.access import NOBODY, Identity
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
+from fractal_rm.web.access import IDENTITY
+from fractal_rm.web.operator import Operator
+from fractal_rm.web.page_paths import scope_of_page
+from fractal_rm.web.pages.assets import asset_routes
+from fractal_rm.web.pages.error_pages import make_error_pages
+from fractal_rm.web.pages.glance import Glances
+from fractal_rm.web.pages.overview import overview_routes
+from fractal_rm.web.pages.settings import settings_routes
+from fractal_rm.web.pages.sign_in import sign_in_routes
+from fractal_rm.web.pages.site import Site
+
+
+class SignInFirst(FractalError):
+    """Whoever sends the request has not signed in."""
+
+    code = "sign-in-first"
+
+
+class NotAllowed(FractalError):
+    """The visitor has signed in, and may not do this. The text names the scope that is missing."""
+
+    code = "missing-scope"
+
+
+def make_pages_app(
+    *,
+    rest: Rest,
+    intake: Intake,
+    history: History,
+    operator: Operator,
+    clock: Clock,
+    telemetry: Telemetry,
+    sessions: Sessions,
+) -> ASGIApp:
+    """Make the application."""
+    site = Site(
+        rest,
+        history, intake, operator, operator.configuration.config, clock, telemetry, sessions,
+        Glances(history, operator.processes.statuses, clock.now_ms),
+    )  # fmt: skip
+    routes = [
+        *asset_routes(site.assets),
+        *sign_in_routes(site),
+        *settings_routes(site),
+        *overview_routes(site),
+    ]
+    return Litestar(
+        route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
+        exception_handlers=make_error_pages(site),
+        openapi_config=None,
+        request_max_body_size=None,  # `forms.read_form` has the limits
+        logging_config=None,
+    )
+
+
+def _check_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Raise SignInFirst or NotAllowed if the sender may not request a page."""
+    asked: Any = connection.scope
+    identity: Identity = asked["state"][IDENTITY]
+    scope = scope_of_page(asked["method"], asked["path"])
+    if scope is None or identity.may(scope):
+        return
+    if identity is NOBODY:
+        raise SignInFirst("sign in with a token")
+    raise NotAllowed(f"this needs the scope {scope.value}, and {identity.name} does not have it")
