@@ -17,6 +17,7 @@ from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.pages.assets import Assets
 from fractal_rm.web.pages.glance import UNKNOWN, Glances
+from fractal_rm.web.pages.recent import Recent
 from fractal_rm.web.pages.text_filters import FILTERS, Zone
 from fractal_rm.web.pages.visitor import Visitor, root_of
 
@@ -69,6 +70,7 @@ class Site:
     clock: Clock
     telemetry: Telemetry
     sessions: Sessions
+    recent: Recent
     glances: Glances
     assets: Assets = field(default_factory=Assets)
     templates: Environment = field(default_factory=make_templates)
