@@ -63,7 +63,10 @@ def _lines(told: RunToTell) -> Iterator[tuple[str, str]]:
                 yield "in doubt", f"{cut(fact.reason)}; the node is asked again"
             case Settled() if offered is not None:
                 is_taken = fact.state is State.HANDED_OFF
-                yield "came of it", f"node {offered.node} has the run" if is_taken else cut(fact.reason)
+                yield (
+                    "came of it",
+                    f"node {offered.node} has the run" if is_taken else cut(fact.reason),
+                )
             case _:
                 pass
 
@@ -74,7 +77,7 @@ def _placed(told: RunToTell, index: int, at_ms: int, fact: Placed) -> Iterator[t
     if cause in _BY_BALANCER:
         yield "asked", f"the balancer, when the turn of the run came: {waited} after its acceptance"
         yield "said", _said(fact)
-    elif cause in _ASKED_NOBODY:
+    elif cause is not None and cause in _ASKED_NOBODY:
         yield "asked", _ASKED_NOBODY[cause]
     where = "here" if fact.node is None or fact.node == _own_id(told) else f"on node {fact.node}"
     yield "placed", f"{where}, {told.clock(at_ms)}"

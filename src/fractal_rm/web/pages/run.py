@@ -6,20 +6,19 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 from litestar import Response, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from msgspec import UNSET
 
+from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted
-from fractal_rm.domain.masking.facts import masked
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.story import Advice, NodeNote, RunToTell, Story, tell, waterfall
 from fractal_rm.domain.story.placing_table import Lines, placing_lines
 from fractal_rm.engine.ports import Handled, RunDetail, RunSummary
 from fractal_rm.engine.story_of import note_of
-from fractal_rm.web.pages.run_values import RunValue, values_of
+from fractal_rm.web.pages.run_values import RunValue, values_of, whole_value
 from fractal_rm.web.pages.site import AnyRequest, Shown, Site
 from fractal_rm.web.pages.waterfall_drawing import DrawnWaterfall, draw
 
@@ -74,7 +73,36 @@ def run_routes(site: Site) -> list[HTTPRouteHandler]:
             raise HTTPException(status_code=404, detail=detail)
         return await site.page(request, "run.html", view=view, run=view.run)
 
-    return [show]
+    @get("/runs/{run_id:str}/values/{which:str}")
+    async def download(request: AnyRequest) -> Response[bytes]:
+        run_id: str = request.path_params["run_id"]
+        which: str = request.path_params["which"]
+        if not site.visitor(request).may("payload"):
+            raise MissingScope("to read the values of a run needs the scope payload")
+        detail = await asyncio.to_thread(site.history.run, run_id)
+        value = None if detail is None else whole_value(detail.facts, which)
+        if value is None:
+            raise HTTPException(status_code=404, detail="the run has no such value")
+        return as_file(value.content, value.kind, f"{run_id}-{which}.{value.ending}")
+
+    return [show, download]
+
+
+class MissingScope(FractalError):
+    """The visitor may not see this. The text names the scope."""
+
+    code = "missing-scope"
+
+
+def as_file(content: bytes, kind: str, name: str) -> Response[bytes]:
+    """A response that a browser stores as a file, whatever is in it. ``name`` is in ASCII."""
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox",
+        "Cache-Control": "no-store",
+    }
+    return Response(content, headers=headers, media_type=kind)
 
 
 def _view(
@@ -93,7 +121,7 @@ def _view(
         repeated_by,
         shows_values=shows_values,
         here=_here(site, run, processes),
-        clock=lambda at_ms: shown.zone.short(at_ms, shown.now_ms),
+        clock=shown.short,
     )
     return _made(told, detail, children, repeated_by, history.handled([run_id]).get(run_id))
 

@@ -121,7 +121,9 @@ def _whole(fact: AnyFact) -> WholeValue:
         return _file_of_bytes(data)
     raw = bytes(_json_of(fact))
     if raw[:1] == b'"':
-        return WholeValue(msgspec.json.decode(raw, type=str).encode("utf-8", "replace"), TEXT, "txt")
+        return WholeValue(
+            msgspec.json.decode(raw, type=str).encode("utf-8", "replace"), TEXT, "txt"
+        )
     return WholeValue(raw, "application/json", "json")
 
 
