@@ -32,7 +32,7 @@ from fractal_rm.web.pages.site import AnyRequest, Shown, Site
 
 RUNS_ON_PAGE = 50
 TROUBLES_ON_PAGE = 5
-FIND_S, COUNT_S, TROUBLES_S = 0.08, 0.03, 0.03
+FIND_S, COUNT_S, TROUBLES_S = 0.06, 0.03, 0.06
 # Conditions that the form shows only when one of them is set, or on request.
 MORE = ("component", "cause", "node", "source", "slower", "slower_ms", "handled", "from", "until")
 SOURCES = (*(source.text for source in TriggerSource), "flow", "replay")
