@@ -32,7 +32,7 @@ from fractal_rm.web.pages.site import AnyRequest, Shown, Site
 
 RUNS_ON_PAGE = 50
 TROUBLES_ON_PAGE = 5
-FIND_S, COUNT_S, TROUBLES_S = 0.06, 0.03, 0.06
+FIND_S, COUNT_S, TROUBLES_S = 0.1, 0.03, 0.05
 # Conditions that the form shows only when one of them is set, or on request.
 MORE = ("component", "cause", "node", "source", "slower", "slower_ms", "handled", "from", "until")
 SOURCES = (*(source.text for source in TriggerSource), "flow", "replay")
@@ -90,7 +90,7 @@ def runs_routes(site: Site) -> list[HTTPRouteHandler]:
 
 def _read(history: History, wanted: RunFilter, query: RunsPageQuery) -> RunList:
     found = history.find(wanted, cursor=query.cursor, limit=RUNS_ON_PAGE, within_s=FIND_S)
-    if query.cursor is not None:
+    if query.cursor is not None or found.searched_to_ms is not None:
         return RunList(found, None, [])
     if found.next is None:  # everything was found
         return RunList(found, Count(len(found.runs)), [])
