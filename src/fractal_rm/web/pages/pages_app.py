@@ -20,6 +20,8 @@ from fractal_rm.web.pages.error_pages import make_error_pages
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
+from fractal_rm.web.pages.run import run_routes
+from fractal_rm.web.pages.runs import runs_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
 from fractal_rm.web.pages.site import HEADERS, Site
@@ -60,6 +62,8 @@ def make_pages_app(
         *sign_in_routes(site),
         *settings_routes(site),
         *overview_routes(site),
+        *runs_routes(site),
+        *run_routes(site),
     ]
     app = Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
