@@ -15,7 +15,7 @@ from fractal_rm.config.model import Config, Rest
 from fractal_rm.domain.safe_text import safe_block
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.operator import Operator
-from fractal_rm.web.pages.action_links import action_links
+from fractal_rm.web.pages.action_links import action_links, run_path
 from fractal_rm.web.pages.assets import Assets
 from fractal_rm.web.pages.glance import UNKNOWN, Glances
 from fractal_rm.web.pages.notices import notice_in, without_notice
@@ -48,7 +48,7 @@ def make_templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    own: dict[str, Callable[..., Any]] = {"action_links": action_links}
+    own: dict[str, Callable[..., Any]] = {"action_links": action_links, "run_path": run_path}
     environment.filters.update(FILTERS | own)
     return environment
 
