@@ -47,6 +47,4 @@ def action_links(run: RunSummary) -> list[ActionLink]:
         has_parent=run.parent is not None,
         handled=run.handled is not None,
     )
-    return [
-        ActionLink(f"{run_path(run)}/{offer.value}", LABELS[offer], offer) for offer in offers
-    ]
+    return [ActionLink(f"{run_path(run)}/{offer.value}", LABELS[offer], offer) for offer in offers]

@@ -27,6 +27,7 @@ class Notice(Enum):
     SENT = "sent"
     MANY_BEGUN = "many-begun"
     STOPPED = "stopped"
+    ENDED_BEFORE = "ended-before"
 
 
 _TEXTS = {
@@ -42,6 +43,7 @@ _TEXTS = {
     Notice.SENT: "The message was sent, and this is its run. The dead letter stays as it was.",
     Notice.MANY_BEGUN: "It has begun.",
     Notice.STOPPED: "It is stopped. What was done before stays done.",
+    Notice.ENDED_BEFORE: "It had ended before, so nothing was stopped.",
 }
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from fractal_rm.domain.actions import Definition
 from fractal_rm.domain.cancelling import steps_to_undo
-from fractal_rm.domain.flow import Call, Flow, Step, SubFlow
+from fractal_rm.domain.flow import Call, Flow, SubFlow
 from fractal_rm.domain.handoff.decided import is_in_doubt
 from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.possible_actions import Offer
@@ -81,7 +81,9 @@ def _cancel(subject: Subject) -> Question:
     effects: list[str] = []
     fields: list[Field] = []
     if open_children:
-        effects.append(f"{count(len(open_children), 'run')} that it has started are cancelled, too.")
+        effects.append(
+            f"{count(len(open_children), 'run')} that it has started are cancelled, too."
+        )
     if summary.state is State.RUNNING:
         effects.append("The run is being executed: it ends after its current step.")
         fields.append(_CUT)
@@ -156,7 +158,9 @@ def _replay(subject: Subject) -> Question:
         state = subject.summary.state.text
         return Question(title, obstacle=f"The run has not ended: it is {state}.")
     if subject.summary.state is State.HANDED_OFF:
-        return Question(title, obstacle=f"Node {subject.summary.node} has the run: replay it there.")
+        return Question(
+            title, obstacle=f"Node {subject.summary.node} has the run: replay it there."
+        )
     effects = ["A new run is made with the same payload. This run stays as it was."]
     flow = subject.recorded or subject.current
     if flow is not None:
@@ -176,17 +180,18 @@ def _calls(flow: Flow) -> str:
 def _not_twice(subject: Subject, flow: Flow | None) -> list[str]:
     """A warning about components that must not be called twice, and were called."""
     notes, run = subject.told.here.components or {}, subject.run
-    begun = set() if run is None else set(run.progress.results) | set(_failed_steps(subject))
+    begun = {*(run.progress.results if run is not None else ()), *_failed_steps(subject)}
     names = [
         step.component
         for step in (flow.steps if flow is not None else ())
         if isinstance(step, Call) and step.number in begun
         and step.component in notes and not notes[step.component].idempotent
     ]  # fmt: skip
-    return [
-        f"{listed(list(dict.fromkeys(names)))} must not be called twice (idempotent: false), and"
-        " may have done its step. Look there first, or replay from a later step."
-    ] if names else []  # fmt: skip
+    if not names:
+        return []
+    which = listed(list(dict.fromkeys(names)))
+    text = f"{which} must not be called twice (idempotent: false), and may have done its step."
+    return [f"{text} Look there first, or replay from a later step."]
 
 
 def _failed_steps(subject: Subject) -> list[int]:
@@ -247,7 +252,7 @@ def _starts(subject: Subject) -> list[Option]:
             only = ", only with the flow as it was"
         elif number not in by_old:
             only = ", only with the flow as it is now"
-        found.append(Option(str(number), f"step {number}: {_target(steps[number])}{only}"))
+        found.append(Option(str(number), f"step {number}: {target_of(steps[number])}{only}"))
     return found
 
 
@@ -255,10 +260,6 @@ def _possible(subject: Subject, flow: Flow | None) -> list[int]:
     if subject.run is None or flow is None:
         return []
     return steps_to_repeat_from(subject.run, subject.facts, subject.recorded, flow)
-
-
-def _target(step: Step) -> str:
-    return target_of(step)
 
 
 def _discard(subject: Subject) -> Question:

@@ -139,7 +139,7 @@ async def ask_about(
     """The page that asks. ``fault``: what is wrong in the form that was sent, ``given``."""
     question = question_about(subject, offer)
     status = 409 if question.obstacle else 422 if fault else 200
-    values = {} if given is None else msgspec.to_builtins(given)
+    values: dict[str, Any] = {} if given is None else msgspec.to_builtins(given)
     return await site.page(
         request, "ask.html", status=status, question=question, run=subject.summary,
         why=subject.story.why, key=new_key() if given is None else given.request, fault=fault,

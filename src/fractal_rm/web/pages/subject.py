@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fractal_rm.domain.facts import AnyFact, Dead
+from fractal_rm.domain.facts import AnyFact, Dead, Discarded
 from fractal_rm.domain.flow import Flow, without_lines
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.story import RunToTell, Story, tell
 from fractal_rm.domain.transitions import ImpossibleFact
-from fractal_rm.engine.ports import Handled, History, RunDetail, RunSummary
+from fractal_rm.engine.ports import Handled, RunDetail, RunSummary
 from fractal_rm.engine.story_of import note_of, run_to_tell, version_in
 from fractal_rm.web.pages.site import Site
 from fractal_rm.web.stories import utc_text
@@ -36,6 +36,12 @@ class Subject:
         """The dead letter; None if it is a run."""
         first = self.facts[0] if self.facts else None
         return first if self.summary.flow is None and isinstance(first, Dead) else None
+
+    @property
+    def note(self) -> str:
+        """What the operator wrote who discarded it."""
+        notes = [each.note for each in self.facts if isinstance(each, Discarded)]
+        return notes[-1] if notes else ""
 
     @property
     def flow_changed(self) -> bool:
@@ -63,7 +69,7 @@ def read_subject(site: Site, run_id: str, *, shows_values: bool) -> Subject | No
         current=config.flows,
         here=note_of(config),
         children=history.children(run_id),
-        repeated_by=_repeated_by(history, handled),
+        repeated_by=_repeated_by(handled),
         show_values=shows_values,
     )
     facts = [each.fact for each in detail.facts]
@@ -79,7 +85,7 @@ def read_subject(site: Site, run_id: str, *, shows_values: bool) -> Subject | No
     )
 
 
-def _repeated_by(history: History, handled: Handled | None) -> list[str]:
+def _repeated_by(handled: Handled | None) -> list[str]:
     return [] if handled is None or handled.by_run is None else [handled.by_run]
 
 
