@@ -45,7 +45,8 @@ def bulk_routes(site: Site) -> list[HTTPRouteHandler]:
         question = await asyncio.to_thread(ask_about_many, site.history, query, now_ms)
         return await site.page(
             request, "bulk_new.html", status=422 if question.obstacle else 200, query=query,
-            question=question, words=words_for(query.action, is_letter=query.dead_letters), key=new_key(),
+            question=question, key=new_key(),
+            words=words_for(query.action, is_letter=query.dead_letters),
             conditions=words_of(question.shown, zone_of(request)),
         )  # fmt: skip
 

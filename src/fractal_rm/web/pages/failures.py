@@ -12,7 +12,7 @@ from fractal_rm.domain.list_names import list_names
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.engine.ports import Failures, History
 from fractal_rm.web.api.filters import Conditions, Name, TimeText, filter_of
-from fractal_rm.web.pages.failure_rows import GroupRow, begin_of, rows_of
+from fractal_rm.web.pages.group_rows import GroupRow, begin_of, rows_of
 from fractal_rm.web.pages.forms import read_page_query
 from fractal_rm.web.pages.site import AnyRequest, Site
 

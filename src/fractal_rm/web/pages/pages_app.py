@@ -23,6 +23,7 @@ from fractal_rm.web.pages.error_pages import make_error_pages
 from fractal_rm.web.pages.failures import failure_routes
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
+from fractal_rm.web.pages.recent import Recent
 from fractal_rm.web.pages.run_actions import run_action_routes
 from fractal_rm.web.pages.send_letter import send_routes
 from fractal_rm.web.pages.settings import settings_routes
@@ -53,10 +54,11 @@ def make_pages_app(
     sessions: Sessions,
 ) -> ASGIApp:
     """Make the application."""
+    recent = Recent(history, clock)
     site = Site(
         rest,
         history, intake, operator, operator.configuration.config, clock, telemetry, sessions,
-        Glances(history, operator.processes.statuses, clock.now_ms),
+        recent, Glances(history, recent, operator.processes.statuses, clock),
     )  # fmt: skip
     routes = [
         *asset_routes(site.assets),

@@ -21,6 +21,7 @@ from fractal_rm.web.pages.assets import Assets
 from fractal_rm.web.pages.filter_links import query_with
 from fractal_rm.web.pages.glance import UNKNOWN, Glances
 from fractal_rm.web.pages.notices import notice_in, without_notice
+from fractal_rm.web.pages.recent import Recent
 from fractal_rm.web.pages.text_filters import FILTERS, Zone
 from fractal_rm.web.pages.visitor import Visitor, root_of
 
@@ -76,6 +77,7 @@ class Site:
     clock: Clock
     telemetry: Telemetry
     sessions: Sessions
+    recent: Recent
     glances: Glances
     assets: Assets = field(default_factory=Assets)
     templates: Environment = field(default_factory=make_templates)
@@ -118,6 +120,7 @@ class Shown:
         self.is_part = "hx-request" in request.headers
         self.node = site.config().node_id
         self.assets = site.assets
+        self.release = site.assets.release
         query = request.url.query
         self.notice = notice_in(query)
         # The address of this page, relative to itself, and relative to the root.
