@@ -43,6 +43,7 @@ def action_links(run: RunSummary) -> list[ActionLink]:
     """The actions that are offered for a run, the most useful first."""
     offers = offered_actions(
         run.state,
+        cause=run.cause,
         is_dead_letter=is_dead_letter(run),
         has_parent=run.parent is not None,
         handled=run.handled is not None,

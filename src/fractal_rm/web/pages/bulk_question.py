@@ -15,8 +15,8 @@ from fractal_rm.web.pages.bulk_form import BulkQuery
 from fractal_rm.web.pages.filter_links import fields_of, query_of
 from fractal_rm.web.pages.questions import Field, Option
 
-COUNT_WITHIN_S = 0.06
-EXAMPLES_WITHIN_S = 0.03
+COUNT_WITHIN_S = 0.07
+KINDS_WITHIN_S, EXAMPLES_WITHIN_S = 0.05, 0.03
 MAX_KINDS, MAX_EXAMPLES = 5, 5
 
 
@@ -24,13 +24,15 @@ class BulkQuestion(msgspec.Struct, frozen=True):
     """What the page says. ``shown``: the runs that were counted; later ones are not meant.
 
     ``obstacle``: why nothing can be done; ``narrower``: the query of a page that may help.
-    ``hidden``: the fields with the conditions.
+    ``kinds_to_ms``: only the runs since this time are counted by kind. ``hidden``: the fields with
+    the conditions.
     """
 
     shown: RunFilter
     number: int = 0
     takes: str = ""
     kinds: list[FailureGroup] = []
+    kinds_to_ms: int | None = None
     other_kinds: int = 0
     examples: list[RunSummary] = []
     hidden: dict[str, str] = {}
@@ -59,8 +61,10 @@ def ask_about_many(history: History, query: BulkQuery, now_ms: int) -> BulkQuest
         nothing = "Nothing matches now, so there is nothing to do."
         return BulkQuestion(shown, obstacle=nothing, unreadable=count.unreadable)
     kinds: list[FailureGroup] = []
+    counted_to_ms: int | None = None
     if shown.states is not None and set(shown.states) <= TROUBLE_STATES:
-        found = history.failures(shown, within_s=EXAMPLES_WITHIN_S)
+        found = history.failures(shown, within_s=KINDS_WITHIN_S)
+        counted_to_ms = found.searched_to_ms
         kinds = sorted(found.groups, key=lambda each: -each.count)
     examples = history.find(shown, limit=MAX_EXAMPLES, within_s=EXAMPLES_WITHIN_S).runs
     return BulkQuestion(
@@ -68,6 +72,7 @@ def ask_about_many(history: History, query: BulkQuery, now_ms: int) -> BulkQuest
         count.number,
         takes=duration(1000 * count.number / RATE_PER_S) if count.number > RATE_PER_S else "",
         kinds=kinds[:MAX_KINDS],
+        kinds_to_ms=counted_to_ms,
         other_kinds=sum(each.count for each in kinds[MAX_KINDS:]),
         examples=examples,
         hidden=_hidden(query, shown),

@@ -11,12 +11,12 @@ from litestar.handlers import HTTPRouteHandler
 from fractal_rm.domain.list_names import list_names
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.engine.ports import Failures, History
-from fractal_rm.web.api.filters import Conditions, Name, TimeText, filter_of
-from fractal_rm.web.pages.group_rows import GroupRow, begin_of, rows_of
+from fractal_rm.web.api.filters import Conditions, Name, States, TimeText, filter_of
 from fractal_rm.web.pages.forms import read_page_query
+from fractal_rm.web.pages.group_rows import GroupRow, begin_of, rows_of
 from fractal_rm.web.pages.site import AnyRequest, Site
 
-WITHIN_S = 0.05  # for the failures that need attention
+WITHIN_S = 0.08  # for the failures that need attention
 HANDLED_WITHIN_S = 0.02
 MAX_ROWS = 50
 RANGES = (
@@ -31,6 +31,7 @@ class FailuresQuery(msgspec.Struct, frozen=True):
     since: TimeText = "24h"
     until: TimeText | None = None
     flow: Name | None = None
+    state: States | None = None
     component: Name | None = None
     cause: Name | None = None
     text: Name | None = None
@@ -38,7 +39,7 @@ class FailuresQuery(msgspec.Struct, frozen=True):
     def conditions(self) -> Conditions:
         """The same as conditions on runs."""
         return Conditions(
-            flow=self.flow, component=self.component, cause=self.cause, since=self.since,
+            flow=self.flow, state=self.state, component=self.component, cause=self.cause, since=self.since,
             until=self.until, text=self.text,
         )  # fmt: skip
 

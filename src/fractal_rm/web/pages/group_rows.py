@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.domain.cause_words import meaning_of
+from fractal_rm.domain.possible_actions import FAULTS_OF_MESSAGE
 from fractal_rm.engine.ports import FailureGroup
 from fractal_rm.web.pages.filter_links import conditions_of, query_of
 
@@ -22,19 +23,20 @@ class Span(msgspec.Struct, frozen=True):
 class GroupRow(msgspec.Struct, frozen=True):
     """A group of failures. The queries are those of the pages that show its runs, or act on them.
 
-    ``meaning`` says what the cause means.
+    ``meaning`` says what the cause means. ``replay_query`` is None if the messages of dead letters
+    would be refused again.
     """
 
     group: FailureGroup
     meaning: str
     span: Span
     runs_query: str
-    replay_query: str
+    replay_query: str | None
     discard_query: str
 
 
 def rows_of(groups: list[FailureGroup], since_ms: int, now_ms: int) -> list[GroupRow]:
-    """The rows for groups whose runs were accepted between two times; the largest gap is drawn."""
+    """The rows for groups whose runs were accepted between two times."""
     return [_row(group, since_ms, now_ms) for group in groups]
 
 
@@ -55,7 +57,7 @@ def _row(group: FailureGroup, since_ms: int, now_ms: int) -> GroupRow:
         meaning_of(group.cause),
         span_of(group, since_ms, now_ms),
         query_of({**conditions, "state": None} if is_letter else conditions),
-        query_of(replay),
+        None if is_letter and group.cause in FAULTS_OF_MESSAGE else query_of(replay),
         query_of({"action": "discard", **many}),
     )
 

@@ -13,6 +13,7 @@ from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.possible_actions import Offer
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.state import State
+from fractal_rm.domain.story import step_rows
 from fractal_rm.domain.strict_json import check_json
 from fractal_rm.web.api.action_options import (
     MAX_MESSAGE_BYTES,
@@ -26,6 +27,8 @@ from fractal_rm.web.pages.notices import Notice
 from fractal_rm.web.pages.questions import question_about
 from fractal_rm.web.pages.site import AnyRequest, Site
 from fractal_rm.web.pages.subject import Subject
+
+MAX_STEPS = 40  # shown
 
 
 class CancelForm(CancelOptions, frozen=True, kw_only=True):
@@ -145,6 +148,7 @@ async def ask_about(
         why=subject.story.why, key=new_key() if given is None else given.request, fault=fault,
         given={name: _text(value) for name, value in values.items()},
         is_letter=subject.letter is not None,
+        steps=[] if subject.letter is not None else step_rows(subject.told)[:MAX_STEPS],
     )  # fmt: skip
 
 
