@@ -39,8 +39,8 @@ class FailuresQuery(msgspec.Struct, frozen=True):
     def conditions(self) -> Conditions:
         """The same as conditions on runs."""
         return Conditions(
-            flow=self.flow, state=self.state, component=self.component, cause=self.cause, since=self.since,
-            until=self.until, text=self.text,
+            flow=self.flow, state=self.state, component=self.component, cause=self.cause,
+            since=self.since, until=self.until, text=self.text,
         )  # fmt: skip
 
 

@@ -24,7 +24,9 @@ from fractal_rm.web.pages.failures import failure_routes
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
+from fractal_rm.web.pages.run import run_routes
 from fractal_rm.web.pages.run_actions import run_action_routes
+from fractal_rm.web.pages.runs import runs_routes
 from fractal_rm.web.pages.send_letter import send_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
@@ -70,6 +72,8 @@ def make_pages_app(
         *send_routes(site),
         *run_action_routes(site),
         *bulk_routes(site),
+        *runs_routes(site),
+        *run_routes(site),
     ]
     return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
