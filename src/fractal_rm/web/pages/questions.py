@@ -8,6 +8,7 @@ import msgspec
 
 from fractal_rm.domain.actions import Definition
 from fractal_rm.domain.cancelling import steps_to_undo
+from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Call, Flow, SubFlow
 from fractal_rm.domain.handoff.decided import is_in_doubt
 from fractal_rm.domain.handoff.sender import Decision
@@ -64,11 +65,21 @@ def _named(steps: Steps, numbers: list[int]) -> str:
 # --- open runs ------------------------------------------------------------------------------------
 
 
+def _how_it_ended(subject: Subject) -> str:
+    """How a run ended, who asked for it, and when."""
+    summary = subject.summary
+    ends = [each.actor for each in subject.facts if isinstance(each, Settled)]
+    text = f"It has ended as {summary.state.text}"
+    if ends and isinstance(ends[-1], str):
+        text += f", as {ends[-1].removeprefix('token ')} asked"
+    return f"{text}, at {subject.told.clock(summary.settled_ms or summary.accepted_ms)}."
+
+
 def _cancel(subject: Subject) -> Question:
     summary, run = subject.summary, subject.run
     title = "Cancel the run"
     if summary.state.final:
-        return Question(title, obstacle="The run has ended, so it cannot be cancelled.")
+        return Question(title, obstacle=_how_it_ended(subject))
     if summary.state is State.OFFERED:
         why = f"The run is offered to node {summary.node}, which may have it: decide this first."
         return Question(title, obstacle=why)
