@@ -127,6 +127,7 @@ _STEPS = {
     "not begun": ("·", "quiet"), "in flight": ("▶", "wait"), "waiting": ("◌", "wait"),
     "to be retried": ("↻", "wait"), "done": ("✓", "ok"), "skipped": ("↷", "quiet"),
     "failed": ("✗", "fail"), "unknown": ("?", "doubt"), "undone": ("↶", "quiet"),
+    "not finished": ("⊘", "quiet"),
 }  # fmt: skip
 
 
