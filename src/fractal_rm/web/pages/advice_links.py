@@ -53,7 +53,7 @@ def look_path(words: Sequence[str]) -> str:
             return ""
 
 
-def act_path(words: Sequence[str]) -> str:
+def act_path(words: Sequence[str]) -> str:  # noqa: PLR0911 - one for each command
     """The page that asks before it does what a command does; empty: none."""
     match tuple(words):
         case ("runs", "resolve", run, option, *_):
