@@ -14,9 +14,12 @@ from fractal_rm.domain.access import NOBODY, Identity
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.access import IDENTITY
+from fractal_rm.web.config_history import ConfigHistory
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
+from fractal_rm.web.pages.config_page import config_routes
+from fractal_rm.web.pages.config_versions import diff_routes, rollback_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
@@ -53,11 +56,15 @@ def make_pages_app(
         history, intake, operator, operator.configuration.config, clock, telemetry, sessions,
         Glances(history, operator.processes.statuses, clock.now_ms),
     )  # fmt: skip
+    past = ConfigHistory(site.config)
     routes = [
         *asset_routes(site.assets),
         *sign_in_routes(site),
         *settings_routes(site),
         *overview_routes(site),
+        *config_routes(site, past),
+        *diff_routes(site, past),
+        *rollback_routes(site, past),
     ]
     return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
