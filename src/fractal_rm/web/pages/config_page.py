@@ -22,10 +22,9 @@ from fractal_rm.config.shown_text import shown_text
 from fractal_rm.config.versions import Past
 from fractal_rm.config.write_files import why_not_writable
 from fractal_rm.domain.findings import Finding, Level
-from fractal_rm.web.api.query import read_query
 from fractal_rm.web.config_check import OnDisk
 from fractal_rm.web.config_history import ConfigHistory
-from fractal_rm.web.pages.forms import filled
+from fractal_rm.web.pages.forms import read_page_query
 from fractal_rm.web.pages.site import AnyRequest, Site
 
 EDITED = "flows.conf"
@@ -77,8 +76,7 @@ def config_routes(site: Site, history: ConfigHistory) -> list[HTTPRouteHandler]:
 
     @get("/config", opt={"query": ConfigQuery})
     async def show(request: AnyRequest) -> Response[bytes]:
-        pairs = filled(request.scope["query_string"])
-        query = read_query(b"&".join(b"=".join(pair) for pair in pairs), ConfigQuery)
+        query = read_page_query(request, ConfigQuery)
         config = site.config()
         on_disk = await site.operator.configuration.on_disk()
         past, fault = await asyncio.to_thread(_past, history)

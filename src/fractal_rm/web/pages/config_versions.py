@@ -25,11 +25,10 @@ from fractal_rm.config.write_files import (
     write_configuration,
 )
 from fractal_rm.domain.findings import ConfigRejected, Finding
-from fractal_rm.web.api.query import read_query
 from fractal_rm.web.config_history import ConfigHistory, FileDifference, digest_of_texts
 from fractal_rm.web.pages.back import see_other
 from fractal_rm.web.pages.config_page import EDITED, why_not_editable
-from fractal_rm.web.pages.forms import filled, read_form
+from fractal_rm.web.pages.forms import read_form, read_page_query
 from fractal_rm.web.pages.site import AnyRequest, Site
 from fractal_rm.web.pages.visitor import root_of
 
@@ -69,8 +68,7 @@ def diff_routes(site: Site, history: ConfigHistory) -> list[HTTPRouteHandler]:
 
     @get("/config/diff", opt={"query": DiffQuery})
     async def diff(request: AnyRequest) -> Response[bytes]:
-        pairs = filled(request.scope["query_string"])
-        query = read_query(b"&".join(b"=".join(pair) for pair in pairs), DiffQuery)
+        query = read_page_query(request, DiffQuery)
         try:
             old = await asyncio.to_thread(history.texts, query.from_)
             new = await asyncio.to_thread(history.texts, query.to)

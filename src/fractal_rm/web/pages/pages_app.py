@@ -14,16 +14,16 @@ from fractal_rm.domain.access import NOBODY, Identity
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.access import IDENTITY
-from fractal_rm.web.config_history import ConfigHistory
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
-from fractal_rm.web.pages.config_page import config_routes
-from fractal_rm.web.pages.config_versions import diff_routes, rollback_routes
+from fractal_rm.web.pages.configuration import configuration_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
+from fractal_rm.web.pages.run import run_routes
+from fractal_rm.web.pages.runs import runs_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
 from fractal_rm.web.pages.site import Site
@@ -58,15 +58,14 @@ def make_pages_app(
         history, intake, operator, operator.configuration.config, clock, telemetry, sessions,
         recent, Glances(history, recent, operator.processes.statuses, clock),
     )  # fmt: skip
-    past = ConfigHistory(site.config)
     routes = [
         *asset_routes(site.assets),
         *sign_in_routes(site),
+        *configuration_routes(site),
         *settings_routes(site),
         *overview_routes(site),
-        *config_routes(site, past),
-        *diff_routes(site, past),
-        *rollback_routes(site, past),
+        *runs_routes(site),
+        *run_routes(site),
     ]
     return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
