@@ -6,11 +6,12 @@ import re
 from unittest.mock import MagicMock
 
 from fractal_rm.config.model import Rest
+from fractal_rm.domain.state import State
 from fractal_rm.web.pages.pages_app import make_pages_app
 from page_stage import PageStage
 
 # Files, and parts of pages.
-NOT_PAGES = re.compile(r"^/(static|runs/\{[^}]*\}/(values|case))")
+NOT_PAGES = re.compile(r"^/(static|runs/\{[^}]*\}/(values|case)|dead/\{[^}]*\}/message)")
 
 
 def routes() -> list[str]:
@@ -28,12 +29,22 @@ class Examples:
 
     def __init__(self, stage: PageStage) -> None:
         runs = stage.node.runs()
-        run = next(run.id for run in runs if run.flow == "1" and run.state.value == "failed")
-        letter = next(run.id for run in runs if run.state.value == "dead")
-        self._values = {"runs": run, "dead": letter, "flows": "1", "components": "store",
-                        "nodes": "line-4", "config": "flows.conf"}  # fmt: skip
+
+        def first(state: State, flow: str | None = None) -> str:
+            return next(
+                each.id for each in runs if each.state is state and each.flow in (flow, None)
+            )
+
+        failed, letter = first(State.FAILED, "1"), first(State.DEAD)
+        self._values = {
+            "runs": failed, "dead": letter, "flows": "1", "components": "store", "nodes": "line-4",
+            "config": "flows.conf", "bulk": stage.bulk, "runs/cancel": first(State.ACCEPTED, "3"),
+            "runs/release": first(State.PARKED, "3"),
+            "runs/decide-step": first(State.UNKNOWN, "3"),
+        }  # fmt: skip
 
     def of(self, route: str) -> str:
         """The address of an example, relative to the root."""
-        first = route.split("/")[1]
-        return re.sub(r"\{[^}]*\}", lambda _: self._values[first], route)[1:]
+        words = route.split("/")
+        value = self._values.get(f"{words[1]}/{words[-1]}", self._values.get(words[1], ""))
+        return re.sub(r"\{[^}]*\}", value, route)[1:]
