@@ -25,6 +25,7 @@ TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
 # A page that reads itself again matches these elements by their ids.
 WITHOUT_ID = '() => [...document.querySelectorAll(\'#page[data-every]:not([data-every=""]) details'
 WITHOUT_ID += ":not([id])')].map(each => each.outerHTML.slice(0, 120))"
+HEIGHT = "() => document.documentElement.scrollHeight + 40"
 PARTS = "main h1, main h2, main th, main dt"
 FOCUS = """() => [document.activeElement.textContent.trim().replace(/ \\d+$/, ""),
     getComputedStyle(document.activeElement).outlineStyle]"""
@@ -50,6 +51,8 @@ def problems_of(tab: Tab, address: str) -> list[str]:
     found = []
     for size, width in ((WIDE, "wide"), (NARROW, "narrow")):
         page.set_viewport_size({"width": size[0], "height": size[1]})
+        # The whole page is in sight, so the line at the bottom covers nothing.
+        page.set_viewport_size({"width": size[0], "height": page.evaluate(HEIGHT)})
         for theme, rules in (("light", ALL), ("dark", COLOURS)):
             page.emulate_media(color_scheme=theme)
             found += [f"{width}, {theme}: {each}" for each in page.evaluate(RUN_AXE, rules)]

@@ -18,6 +18,7 @@ from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
 from fractal_rm.web.pages.bulk import bulk_routes
+from fractal_rm.web.pages.configuration import configuration_routes
 from fractal_rm.web.pages.dead import dead_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
 from fractal_rm.web.pages.failures import failure_routes
@@ -65,6 +66,7 @@ def make_pages_app(
     routes = [
         *asset_routes(site.assets),
         *sign_in_routes(site),
+        *configuration_routes(site),
         *settings_routes(site),
         *overview_routes(site),
         *failure_routes(site),
