@@ -5,6 +5,7 @@
 - `visitor`: who looks at a page, and what they may do; the form token.
 - `forms`: reads what a form has sent. `query` reads the query of a page.
 - `assets`: the style sheet, the scripts and the pictures; their versions and licences.
+- `action_links`: the links to the actions on one run; `notices`: what a page says after a form.
 - `text_filters`: times, durations and numbers as people read them.
 - `templates/`: one template for each page; `layout.html` has what is around it, `parts.html` has
   what several pages use.

@@ -9,6 +9,7 @@ import msgspec
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.web.api.query import read_query
 from fractal_rm.web.api.trigger_requests import read_body
+from fractal_rm.web.pages.notices import PARAMETER
 from fractal_rm.web.pages.site import AnyRequest, Site
 
 MAX_FORM_BYTES = 64 * 1024
@@ -35,6 +36,16 @@ async def read_form(
     others = [(name, text) for name, text in fields if name != TOKEN_FIELD.encode()]
     _check_sender(site, request, token.decode("latin-1"))
     return read_query(b"&".join(name + b"=" + text for name, text in others), kind)
+
+
+def read_page_query(request: AnyRequest, kind: type[T]) -> T:
+    """The query of a page as a value of ``kind``, without empty fields and its notice.
+
+    Raises BadParameter.
+    """
+    fields = filled(request.scope["query_string"])
+    kept = [name + b"=" + text for name, text in fields if name != PARAMETER.encode()]
+    return read_query(b"&".join(kept), kind)
 
 
 def filled(text: bytes) -> list[tuple[bytes, bytes]]:

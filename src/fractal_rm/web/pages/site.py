@@ -15,8 +15,10 @@ from fractal_rm.config.model import Config, Rest
 from fractal_rm.domain.safe_text import safe_block
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.operator import Operator
+from fractal_rm.web.pages.action_links import action_links
 from fractal_rm.web.pages.assets import Assets
 from fractal_rm.web.pages.glance import UNKNOWN, Glances
+from fractal_rm.web.pages.notices import notice_in, without_notice
 from fractal_rm.web.pages.text_filters import FILTERS, Zone
 from fractal_rm.web.pages.visitor import Visitor, root_of
 
@@ -47,6 +49,7 @@ def make_templates() -> Environment:
         auto_reload=False,
     )
     environment.filters.update(FILTERS)
+    environment.filters["action_links"] = action_links
     return environment
 
 
@@ -112,10 +115,11 @@ class Shown:
         self.node = site.config().node_id
         self.assets = site.assets
         query = request.url.query
-        after = f"?{query}" if query else ""
+        self.notice = notice_in(query)
         # The address of this page, relative to itself, and relative to the root.
-        self.here = (self.path.rsplit("/", 1)[-1] or "./") + after
-        self.back = self.path.lstrip("/") + after
+        self.here = (self.path.rsplit("/", 1)[-1] or "./") + (f"?{query}" if query else "")
+        kept = without_notice(query)
+        self.back = self.path.lstrip("/") + (f"?{kept}" if kept else "")
         self.version = __version__
 
     @property
