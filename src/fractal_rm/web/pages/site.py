@@ -48,8 +48,8 @@ def make_templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters.update(FILTERS)
-    environment.filters["action_links"] = action_links
+    own: dict[str, Callable[..., Any]] = {"action_links": action_links}
+    environment.filters.update(FILTERS | own)
     return environment
 
 
