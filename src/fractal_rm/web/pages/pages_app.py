@@ -20,6 +20,7 @@ from fractal_rm.web.pages.assets import asset_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
+from fractal_rm.web.pages.recent import Recent
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
 from fractal_rm.web.pages.site import Site
@@ -48,10 +49,11 @@ def make_pages_app(
     sessions: Sessions,
 ) -> ASGIApp:
     """Make the application."""
+    recent = Recent(history, clock)
     site = Site(
         rest,
         history, intake, operator, operator.configuration.config, clock, telemetry, sessions,
-        Glances(history, operator.processes.statuses, clock.now_ms),
+        recent, Glances(history, recent, operator.processes.statuses, clock),
     )  # fmt: skip
     routes = [
         *asset_routes(site.assets),

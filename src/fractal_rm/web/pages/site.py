@@ -19,6 +19,7 @@ from fractal_rm.web.pages.action_links import action_links
 from fractal_rm.web.pages.assets import Assets
 from fractal_rm.web.pages.glance import UNKNOWN, Glances
 from fractal_rm.web.pages.notices import notice_in, without_notice
+from fractal_rm.web.pages.recent import Recent
 from fractal_rm.web.pages.text_filters import FILTERS, Zone
 from fractal_rm.web.pages.visitor import Visitor, root_of
 
@@ -72,6 +73,7 @@ class Site:
     clock: Clock
     telemetry: Telemetry
     sessions: Sessions
+    recent: Recent
     glances: Glances
     assets: Assets = field(default_factory=Assets)
     templates: Environment = field(default_factory=make_templates)

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from fractal_rm.domain.state import State
-from fractal_rm.domain.story.words import duration, size
+from fractal_rm.domain.story.words import cut, duration, size
 
 _DAY_MS = 86_400_000
 
@@ -78,6 +78,21 @@ def number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
+def rate(per_s: float) -> str:
+    """A rate in the unit in which it is easy to read: ``412/s``, ``0.3/s``, ``4.5/min``, ``0``."""
+    if per_s <= 0:
+        return "0"
+    if per_s >= 0.1:
+        return f"{number(round(per_s, 1) if per_s < 100 else round(per_s))}/s"
+    per_min = 60 * per_s
+    return f"{number(round(per_min, 1))}/min" if per_min >= 0.1 else f"{number(60 * per_min)}/h"
+
+
+def about(ms: float | None) -> str:
+    """An estimated duration: with two digits. ``–`` if there is none."""
+    return "–" if ms is None else duration(float(f"{ms:.2g}"))
+
+
 def of_runs(count: int) -> str:
     """A number of runs: ``1 run``, ``3,412 runs``."""
     return f"{count:,} run{'' if count == 1 else 's'}"
@@ -108,9 +123,12 @@ def tone(state: State) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
+    "about": about,
+    "cut": cut,
     "duration": duration,
     "size": size,
     "number": number,
+    "rate": rate,
     "of_runs": of_runs,
     "sign": sign,
     "tone": tone,
