@@ -11,6 +11,7 @@ from fractal_rm.engine.call_gates import CallGates
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.ports import ReadinessCheck
 
+
 def component_statuses(
     dependencies: Dependencies, counts: Counter[str], gates: CallGates
 ) -> list[ComponentStatus]:

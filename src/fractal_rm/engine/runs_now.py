@@ -1,4 +1,4 @@
-"""Says where the open runs are now: at which steps of their flows, and at calls of which components."""
+"""Says where the open runs are: at which steps of flows, and at calls of which components."""
 
 from __future__ import annotations
 

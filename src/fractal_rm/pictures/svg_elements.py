@@ -165,9 +165,9 @@ def page(elements: Iterable[str], width: float, height: float, title: str) -> st
 
 
 def part_of_page(elements: Iterable[str], width: float, height: float, label: str) -> str:
-    """An SVG element for a page, whose style sheet sets its colours and fonts. ``label`` names it."""
+    """An SVG element for a page, whose style sheet has colours and fonts. ``label`` names it."""
     w, h = _number_text(width), _number_text(height)
-    named = f"role=\"group\" aria-label={quoteattr(printable(label))}"
+    named = f'role="group" aria-label={quoteattr(printable(label))}'
     lines = [
         f'<svg class="picture" {named} width="{w}" height="{h}" viewBox="0 0 {w} {h}">',
         '<g fill="none" stroke="black" stroke-width="1.2">',

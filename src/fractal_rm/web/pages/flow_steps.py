@@ -19,7 +19,6 @@ from fractal_rm.pictures.card import Card, Entry, Mark, cards
 from fractal_rm.pictures.page_picture import page_picture
 
 
-
 class StepRow(msgspec.Struct, frozen=True):
     """One step. ``now``: how many runs are at it. ``failed``: how many ended because of it.
 
