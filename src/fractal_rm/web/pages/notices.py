@@ -28,6 +28,9 @@ class Notice(Enum):
     DONE_BEFORE = "done-before"
     MANY_BEGUN = "many-begun"
     STOPPED = "stopped"
+    FLOW_PAUSED = "flow-paused"
+    FLOW_RESUMED = "flow-resumed"
+    STARTED = "started"
 
 
 _TEXTS = {
@@ -43,6 +46,9 @@ _TEXTS = {
     Notice.SENT: "The message was sent, and this is its run. The dead letter stays as it was.",
     Notice.DONE_BEFORE: "This was done before, by the same form. Nothing was done twice.",
     Notice.MANY_BEGUN: "It has begun.",
+    Notice.FLOW_PAUSED: "The flow is paused: no run of it begins.",
+    Notice.FLOW_RESUMED: "The flow is resumed: its runs begin again.",
+    Notice.STARTED: "The run is started. This page follows it to its end.",
     Notice.STOPPED: "It is stopped. What was done before stays done.",
 }
 
