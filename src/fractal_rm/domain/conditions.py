@@ -21,7 +21,11 @@ _NAMES = {
     "clock": "clock", "schedules": "schedules", "commands": "commands",
 }  # fmt: skip
 # These checks are for information, and are always well: another text is a warning.
-_USUAL = {"history": "no damage was found", "clock": "plausible", "components": "no circuit is open"}
+_USUAL = {
+    "history": "no damage was found",
+    "clock": "plausible",
+    "components": "no circuit is open",
+}
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -34,7 +38,7 @@ class Condition(msgspec.Struct, frozen=True):
     @property
     def sign(self) -> str:
         """The sign of the tone."""
-        return {"ok": "✓", "wait": "!", "fail": "✗"}.get(self.tone, "–")
+        return {"ok": "✓", "wait": "!", "fail": "✗"}.get(self.tone, "-")
 
     @property
     def word(self) -> str:
@@ -90,7 +94,8 @@ def disk_condition(
 ) -> Condition:
     """The room for the journals. ``most_bytes`` is the limit of each history."""
     used = ", ".join(
-        (f"{name} " if len(journal_bytes) > 1 else "") + f"{size(each)} of at most {size(most_bytes)}"
+        (f"{name} " if len(journal_bytes) > 1 else "")
+        + f"{size(each)} of at most {size(most_bytes)}"
         for name, each in journal_bytes.items()
     )
     if disk is None:
@@ -108,4 +113,6 @@ def disk_condition(
 def no_answer(journals: Sequence[str]) -> Condition:
     """The condition of processes that run and do not answer."""
     which = ", ".join(journals)
-    return Condition(count(len(journals), "process", "processes"), "fail", f"no answer from {which}")
+    return Condition(
+        count(len(journals), "process", "processes"), "fail", f"no answer from {which}"
+    )

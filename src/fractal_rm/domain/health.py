@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -58,6 +58,16 @@ def health_of(
     ``silent`` are the journals whose process does not answer. ``last_trouble_ms`` is when the
     newest run in trouble ended, if any.
     """
+    problems = _problems(processes, silent, trouble)
+    started_ms = max((each.started_ms for each in processes), default=0)
+    well = Health("ok", "●", "well", max(started_ms, last_trouble_ms or 0) or None)
+    return next(problems, well)
+
+
+def _problems(
+    processes: Sequence[NodeStatus], silent: Sequence[str], trouble: Trouble | None
+) -> Iterator[Health]:
+    """What is wrong, the worst first."""
     draining = any(each.draining for each in processes)
     # A node that drains does not accept triggers, which its check "serving" says, too.
     expected = {"serving"} if draining else set[str]()
@@ -65,26 +75,28 @@ def health_of(
         name for each in processes for name, ok, _ in each.checks if not ok and name not in expected
     )
     if faults:
-        return Health("fail", "✗", f"not well: {', '.join(faults)}")
+        yield Health("fail", "✗", f"not well: {', '.join(faults)}")
     if silent:
-        return Health("fail", "✗", f"no answer from the process {', '.join(silent)}")
+        yield Health("fail", "✗", f"no answer from the process {', '.join(silent)}")
     if trouble is not None and trouble.share >= BAD_SHARE:
-        return _of_trouble("fail", "✗", trouble)
+        yield _of_trouble("fail", "✗", trouble)
     if draining:
-        return Health("wait", "‖", "draining")
+        yield Health("wait", "‖", "draining")
     if any(each.paused for each in processes):
-        return Health("wait", "‖", "paused")
-    opened = [each for process in processes for each in process.components if each.circuit == "open"]
+        yield Health("wait", "‖", "paused")
+    opened = [
+        each for process in processes for each in process.components if each.circuit == "open"
+    ]
     if opened:
         names = ", ".join(dict.fromkeys(each.component for each in opened))
         times = [each.since_ms for each in opened if each.since_ms is not None]
-        return Health("wait", "!", f"circuit open: {names}", min(times, default=None))
+        yield Health("wait", "!", f"circuit open: {names}", min(times, default=None))
     if trouble is not None:
-        return _of_trouble("wait", "!", trouble)
-    started_ms = max((each.started_ms for each in processes), default=0)
-    return Health("ok", "●", "well", max(started_ms, last_trouble_ms or 0) or None)
+        yield _of_trouble("wait", "!", trouble)
 
 
 def _of_trouble(tone: str, sign: str, trouble: Trouble) -> Health:
-    words = "all runs fail" if trouble.share_words == "all" else f"{trouble.share_words} of runs fail"
+    words = (
+        "all runs fail" if trouble.share_words == "all" else f"{trouble.share_words} of runs fail"
+    )
     return Health(tone, sign, words, trouble.since_ms)

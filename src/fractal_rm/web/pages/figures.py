@@ -47,7 +47,9 @@ def is_trouble(minute: Minute) -> bool:
     return minute.state in TROUBLE_STATES and minute.flow is not None
 
 
-def steps_of(series: Series, counts: Iterable[Minute], wanted: Callable[[Minute], bool]) -> list[int]:
+def steps_of(
+    series: Series, counts: Iterable[Minute], wanted: Callable[[Minute], bool]
+) -> list[int]:
     """The number of runs in each step of a series."""
     numbers = [0] * series.steps
     for each in counts:
@@ -96,12 +98,13 @@ def flow_figures(names: Iterable[str], minutes: Series, hours: Series) -> list[F
 
 
 def _flow(name: str, minutes: list[Minute], hours: Series, in_hours: list[Minute]) -> FlowFigures:
+    accepted = steps_of(hours, in_hours, is_accepted)
     return FlowFigures(
         name,
         sum(each.runs for each in minutes if is_accepted(each)),
         sum(each.runs for each in minutes if is_trouble(each)),
         latency_of(minutes),
-        list(zip(steps_of(hours, in_hours, is_accepted), steps_of(hours, in_hours, is_trouble))),
+        list(zip(accepted, steps_of(hours, in_hours, is_trouble), strict=True)),
     )
 
 

@@ -122,9 +122,7 @@ async def _past(site: Site) -> Past:
         return Past(minutes, hours, Failures([]), str(error))
 
 
-def figures_of(
-    processes: Sequence[NodeStatus], minutes: Series, now_ms: int
-) -> list[Figure]:
+def figures_of(processes: Sequence[NodeStatus], minutes: Series, now_ms: int) -> list[Figure]:
     """The figures at the top."""
     accepted = steps_of(minutes, minutes.counts, is_accepted)
     trouble = steps_of(minutes, minutes.counts, is_trouble)
@@ -158,7 +156,7 @@ def figures_of(
         ),
         Figure("waiting", f"{waiting:,}"),
         Figure(
-            "oldest waiting", "–" if oldest is None else duration(max(0, now_ms - oldest))
+            "oldest waiting", "-" if oldest is None else duration(max(0, now_ms - oldest))
         ),
     ]  # fmt: skip
 
@@ -209,5 +207,3 @@ def _flow_row(figures: FlowFigures, config: Config, now: dict[str, FlowStatus]) 
         now.get(figures.flow, FlowStatus(figures.flow)),
         bars(label, ("fail", trouble), ("accent", good)),
     )
-
-

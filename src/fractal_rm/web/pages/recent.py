@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import msgspec
 
-from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.engine.ports import Clock, Failures, History, Minute

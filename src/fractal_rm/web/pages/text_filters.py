@@ -89,8 +89,8 @@ def rate(per_s: float) -> str:
 
 
 def about(ms: float | None) -> str:
-    """An estimated duration: with two digits. ``–`` if there is none."""
-    return "–" if ms is None else duration(float(f"{ms:.2g}"))
+    """An estimated duration: with two digits. ``-`` if there is none."""
+    return "-" if ms is None else duration(float(f"{ms:.2g}"))
 
 
 def percent(share: float) -> str:
