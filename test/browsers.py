@@ -40,8 +40,13 @@ class Tab:
         self.page.on("console", self._note)
 
     def _note(self, message) -> None:
-        # The browser says of every status above 399 that it failed; tests check the status.
-        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+        # The browser says of every status above 399, and of a node that is stopped, that something
+        # failed. Tests check the status and what the page says.
+        if message.type not in ("error", "warning"):
+            return
+        if not any(
+            words in message.text for words in ("Failed to load resource", "Failed to fetch")
+        ):
             self.faults.append(message.text)
 
     def go(self, path: str = "") -> Page:

@@ -116,6 +116,7 @@ class Shown:
         self.is_part = "hx-request" in request.headers
         self.node = site.config().node_id
         self.assets = site.assets
+        self.release = site.assets.release
         query = request.url.query
         self.notice = notice_in(query)
         # The address of this page, relative to itself, and relative to the root.
