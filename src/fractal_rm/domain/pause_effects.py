@@ -19,11 +19,12 @@ def effects_of_pause(
     ``accepted`` is the number of its triggers in the last hour, and ``max_waiting`` how many runs
     of all flows may wait on the node.
     """
+    until = "until somebody resumes the flow"
+    came_in = f"In the last hour, {accepted:,} came in."
+    bound = f"If {max_waiting:,} runs of all flows wait, the node refuses more triggers."
     sentences = [
-        f"No run of flow {flow.id} begins, also after a restart of the node, until somebody resumes"
-        " the flow.",
-        f"Its triggers are still accepted, and their runs wait. In the last hour, {accepted:,} came"
-        f" in. If {max_waiting:,} runs of all flows wait, the node refuses more triggers.",
+        f"No run of flow {flow.id} begins, also after a restart of the node, {until}.",
+        f"Its triggers are still accepted, and their runs wait. {came_in} {bound}",
     ]
     if now.in_flight:
         which = "The run that is" if now.in_flight == 1 else f"The {now.in_flight:,} runs that are"
@@ -47,10 +48,9 @@ def effects_of_resume(flow_id: str, now: FlowStatus) -> list[str]:
     if not now.waiting:
         return [f"Runs of flow {flow_id} begin again. None waits now."]
     verb = "waits now, and begins" if now.waiting == 1 else "wait now, and begin"
-    return [
-        f"{count(now.waiting, 'run')} of flow {flow_id} {verb}: at once as far as the limits of the"
-        " node, of the flow and of the components allow, the others later."
-    ]
+    limits = "the limits of the node, of the flow and of the components"
+    runs = f"{count(now.waiting, 'run')} of flow {flow_id}"
+    return [f"{runs} {verb}: at once as far as {limits} allow, the others later."]
 
 
 def _runs(flow: Flow, other: str) -> bool:

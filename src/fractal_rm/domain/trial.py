@@ -34,7 +34,9 @@ def payload_to_edit(payload: bytes) -> str:
     Characters that would mislead them are written as escapes of JSON, so the value is the same.
     """
     text = msgspec.json.format(payload, indent=2).decode()
-    return "".join(each if each == "\n" or safe_text(each) == each else _escaped(each) for each in text)
+    return "".join(
+        each if each == "\n" or safe_text(each) == each else _escaped(each) for each in text
+    )
 
 
 def payload_to_send(text: str) -> bytes:

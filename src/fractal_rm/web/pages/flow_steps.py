@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 from markupsafe import Markup
@@ -146,7 +146,7 @@ def picture_of(flow: Flow, steps: Steps, root: str) -> Markup:
 def _marked(step: Step, row: StepRow, root: str) -> Card:
     link = ""
     if isinstance(step, Call):
-        link = f"{root}components#{step.component}"
+        link = f"{root}components/{quote(step.component, safe='')}"
     elif isinstance(step, SubFlow):
         link = f"{root}flows/{step.flow}"
     return msgspec.structs.replace(row.card, marks=_marks(row), link=link)

@@ -18,6 +18,8 @@ from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
+from fractal_rm.web.pages.flow_actions import flow_action_routes
+from fractal_rm.web.pages.flow_try import flow_try_routes
 from fractal_rm.web.pages.flows import flow_routes
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
@@ -62,6 +64,8 @@ def make_pages_app(
         *settings_routes(site),
         *overview_routes(site),
         *flow_routes(site),
+        *flow_action_routes(site),
+        *flow_try_routes(site),
     ]
     return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
