@@ -24,6 +24,8 @@ from fractal_rm.web.pages.flows import flow_routes
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
+from fractal_rm.web.pages.run import run_routes
+from fractal_rm.web.pages.runs import runs_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
 from fractal_rm.web.pages.site import Site
@@ -66,6 +68,8 @@ def make_pages_app(
         *flow_routes(site),
         *flow_action_routes(site),
         *flow_try_routes(site),
+        *runs_routes(site),
+        *run_routes(site),
     ]
     return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],

@@ -130,6 +130,10 @@ class Shown:
         """The time of this page."""
         return f"{self.zone.clock(self.now_ms)} {self.zone.label}"
 
+    def short(self, at_ms: int) -> str:
+        """A wall time in the zone of this page, as short as it can be."""
+        return self.zone.short(at_ms, self.now_ms)
+
     @property
     def next_theme(self) -> str:
         """The colours that follow: the system's, light, dark."""

@@ -129,6 +129,24 @@ def tone(state: State) -> str:
     return _TONES[state]
 
 
+# The states of a step (`StepRow`).
+_STEPS = {
+    "not begun": ("·", "quiet"), "in flight": ("▶", "wait"), "waiting": ("◌", "wait"),
+    "to be retried": ("↻", "wait"), "done": ("✓", "ok"), "skipped": ("↷", "quiet"),
+    "failed": ("✗", "fail"), "unknown": ("?", "doubt"), "undone": ("↶", "quiet"),
+}  # fmt: skip
+
+
+def step_sign(state: str) -> str:
+    """The sign of the state of a step."""
+    return _STEPS[state][0]
+
+
+def step_tone(state: str) -> str:
+    """The tone of the state of a step, as `tone`."""
+    return _STEPS[state][1]
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "about": about,
     "cut": cut,
@@ -140,4 +158,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "of_runs": of_runs,
     "sign": sign,
     "tone": tone,
+    "step_sign": step_sign,
+    "step_tone": step_tone,
 }
