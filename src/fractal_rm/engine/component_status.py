@@ -43,34 +43,6 @@ def component_statuses(
     return statuses
 
 
-<<<<<<< HEAD
-=======
-async def _runs_at_calls(runs: OpenRuns) -> Counter[str]:
-    """How many runs are at a call of each component."""
-    counts: Counter[str] = Counter()
-    snapshot = list(runs)
-    for at in range(0, len(snapshot), RUNS_PER_TURN):
-        if at:
-            await asyncio.sleep(0)
-        for run in [each for each in snapshot[at : at + RUNS_PER_TURN] if each.placement is HERE]:
-            counts.update(_components_called_now(run))
-    return counts
-
-
-def _components_called_now(run: Run) -> Iterator[str]:
-    """The components of the calls that a run makes now."""
-    steps = run.flow.steps
-    if run.flow.order is UNSET:
-        next_steps = steps[run.progress.position :][:1]
-        yield from (step.component for step in next_steps if isinstance(step, Call))
-        return
-    numbers = {name.partition(".")[0] for name in run.progress.in_doubt or ()}
-    for step in steps:
-        if isinstance(step, Call) and str(step.number) in numbers:
-            yield step.component
-
-
->>>>>>> main
 def circuits_check(dependencies: Dependencies, gates: CallGates) -> ReadinessCheck | None:
     """A check for information: which circuits are open. None: no component has a circuit."""
     texts: list[str] = []

@@ -41,19 +41,24 @@ async def find_runs_now(runs: OpenRuns, flows: Mapping[str, Flow]) -> RunsNow:
     for at in range(0, len(snapshot), RUNS_PER_TURN):
         if at:
             await asyncio.sleep(0)
-        for run in snapshot[at : at + RUNS_PER_TURN]:
-            if run.placement is not HERE or run.state is State.PARKED:
-                continue
-            flow = run.flow
-            if id(flow) not in is_current:
-                is_current[id(flow)] = _does_the_same(flow, flows.get(flow.id))
-            for position in _positions_now(run):
-                step = flow.steps[position]
-                if isinstance(step, Call):
-                    found.at_components[step.component] += 1
-                if is_current[id(flow)] and run.stopping is None:
-                    found.at_steps.setdefault(flow.id, Counter())[position] += 1
+        # Most open runs wait, and are not looked at closely.
+        for run in [each for each in snapshot[at : at + RUNS_PER_TURN] if each.placement is HERE]:
+            if run.state is not State.PARKED:
+                flow = run.flow
+                if id(flow) not in is_current:
+                    is_current[id(flow)] = _does_the_same(flow, flows.get(flow.id))
+                _add(found, run, is_current=is_current[id(flow)])
     return found
+
+
+def _add(found: RunsNow, run: Run, *, is_current: bool) -> None:
+    flow = run.flow
+    for position in _positions_now(run):
+        step = flow.steps[position]
+        if isinstance(step, Call):
+            found.at_components[step.component] += 1
+        if is_current and run.stopping is None:
+            found.at_steps.setdefault(flow.id, Counter())[position] += 1
 
 
 def _does_the_same(flow: Flow, current: Flow | None) -> bool:
