@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 WIDE, NARROW = (1440, 900), (390, 844)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser. Each test uses contexts of its own, so they share no cookies."""
+    """A browser. Each test uses contexts of its own, so they share no cookies.
+
+    While it runs, no test of this process can run an event loop: so it ends with the module, and a
+    module with tests that use a browser has no asynchronous tests.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

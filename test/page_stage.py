@@ -147,7 +147,8 @@ class PageStage:
 
     def stop(self) -> None:
         """Stop the node, the components and the broker."""
-        self.node.kill()
+        if self.node.process is not None:
+            self.node.kill()
         self.held.set()
         self.components.stop()
         self.broker.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -85,7 +86,10 @@ def write_past(folder: Path, stories: Iterable[tuple[int, Story]], seed: int = 7
     Each story has the wall time of its acceptance in milliseconds.
     """
     config = load(folder / "config_files", {}).config
-    asyncio.run(_write(folder / "state", config.flows, sorted(stories, key=_at), seed))
+    # In a thread, because Playwright has a loop in this one.
+    writing = _write(folder / "state", config.flows, sorted(stories, key=_at), seed)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, writing).result()
 
 
 async def _write(

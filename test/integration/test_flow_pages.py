@@ -172,7 +172,7 @@ def test_a_run_is_started_once_by_one_page_and_again_with_another_payload(operat
     assert first.headers["location"].endswith("?notice=started")
     run = first.headers["location"].partition("?")[0].rpartition("/")[2]
     twice = operator.send(page, "flows/2/try", payload='{ "line": 5 }')
-    assert twice.headers["location"] == f"../../runs/{run}?notice=done-before"
+    assert twice.headers["location"] == f"../../runs/{run}?notice=started-before"
     other = operator.send(page, "flows/2/try", payload='{"line": 6}')
     assert run not in other.headers["location"]
     wait_until(lambda: line.node.history.run(run).summary.state.final)

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
-from typing import Annotated
-
 import msgspec
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
-from fractal_rm.domain.actions import ActionRequest, PauseFlow, ResumeFlow
+from fractal_rm.domain.actions import PauseFlow, ResumeFlow
 from fractal_rm.domain.node_status import FlowStatus
 from fractal_rm.domain.pause_effects import effects_of_pause, effects_of_resume
-from fractal_rm.web.pages.back import see_other
+from fractal_rm.web.pages.asked import RequestKey, do, gone_to, new_key
 from fractal_rm.web.pages.figures import flow_figures
 from fractal_rm.web.pages.flow_view import flows_now
 from fractal_rm.web.pages.flows import counts_of, flow_in_force
 from fractal_rm.web.pages.forms import read_form
-from fractal_rm.web.pages.notices import PARAMETER, Notice
+from fractal_rm.web.pages.notices import Notice
 from fractal_rm.web.pages.site import AnyRequest, Site
-from fractal_rm.web.pages.visitor import root_of
-
-# Made for one page. Whoever presses its button twice asks for one thing.
-RequestKey = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
 class PauseForm(msgspec.Struct, frozen=True):
@@ -86,23 +79,13 @@ def flow_action_routes(site: Site) -> list[HTTPRouteHandler]:
         request: AnyRequest, action: PauseFlow | ResumeFlow, notice: Notice
     ) -> Response[bytes]:
         form = await read_form(site, request, PauseForm)
-        actor = site.visitor(request).identity.name
-        request_id = f"{actor}/{form.request}"
-        _ = await site.operator.actions.act(ActionRequest(action, actor, request_id))
+        done = await do(site, request, action, form.request)
+        if isinstance(done, Response):
+            return done
         is_known = action.flow in site.config().flows
         return gone_to(request, f"flows/{action.flow}" if is_known else "flows", notice)
 
     return [ask_pause, ask_resume, pause, resume]
-
-
-def new_key() -> str:
-    """The request id of a page."""
-    return secrets.token_hex(16)
-
-
-def gone_to(request: AnyRequest, path: str, notice: Notice) -> Response[bytes]:
-    """A redirect to a page that says what was done."""
-    return see_other(f"{path}?{PARAMETER}={notice.value}", root=root_of(request.url.path))
 
 
 async def _status(site: Site, flow_id: str) -> FlowStatus:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Annotated
 
 import msgspec
 from litestar import Response, get, post
@@ -26,14 +25,13 @@ from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.trial import fields_that_are_missing, payload_to_edit, payload_to_send
 from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.ports import RunSummary
-from fractal_rm.web.pages.flow_actions import RequestKey, gone_to, new_key
+from fractal_rm.web.pages.asked import RequestKey, RunId, gone_to, new_key
 from fractal_rm.web.pages.flow_view import flows_now
 from fractal_rm.web.pages.flows import flow_in_force
 from fractal_rm.web.pages.forms import MAX_FORM_BYTES, read_form, read_page_query
 from fractal_rm.web.pages.notices import Notice
 from fractal_rm.web.pages.site import AnyRequest, Site
 
-RunId = Annotated[str, msgspec.Meta(max_length=64)]
 OFFERED_RUNS = 8
 MAX_EDITED_BYTES = 32 * 1024  # a larger payload is not shown, but can be sent as it is
 WITHIN_S = 0.05
@@ -103,7 +101,7 @@ def flow_try_routes(site: Site) -> list[HTTPRouteHandler]:
             missing = [] if form.anyway else fields_that_are_missing(flow, payload)
             if not missing:
                 accepted = await site.intake.receive(_arrival(flow, payload, form.request))
-                notice = Notice.DONE_BEFORE if accepted.duplicate else Notice.STARTED
+                notice = Notice.STARTED_BEFORE if accepted.duplicate else Notice.STARTED
                 return gone_to(request, f"runs/{accepted.run}", notice)
         except Malformed as error:
             fault = f"The payload is not JSON: {error}. A text is written in quotes."

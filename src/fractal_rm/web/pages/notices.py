@@ -25,12 +25,13 @@ class Notice(Enum):
     DECIDED = "decided"
     GOES_ON = "goes-on"
     SENT = "sent"
-    DONE_BEFORE = "done-before"
     MANY_BEGUN = "many-begun"
     STOPPED = "stopped"
     FLOW_PAUSED = "flow-paused"
     FLOW_RESUMED = "flow-resumed"
     STARTED = "started"
+    STARTED_BEFORE = "started-before"
+    ENDED_BEFORE = "ended-before"
 
 
 _TEXTS = {
@@ -44,12 +45,14 @@ _TEXTS = {
     Notice.DECIDED: "Your decision is recorded.",
     Notice.GOES_ON: "Your decision is recorded. This new run goes on after it.",
     Notice.SENT: "The message was sent, and this is its run. The dead letter stays as it was.",
-    Notice.DONE_BEFORE: "This was done before, by the same form. Nothing was done twice.",
     Notice.MANY_BEGUN: "It has begun.",
     Notice.FLOW_PAUSED: "The flow is paused: no run of it begins.",
     Notice.FLOW_RESUMED: "The flow is resumed: its runs begin again.",
     Notice.STARTED: "The run is started. This page follows it to its end.",
+    Notice.STARTED_BEFORE: "This run was started before, by the same form. No second run was"
+    " started.",
     Notice.STOPPED: "It is stopped. What was done before stays done.",
+    Notice.ENDED_BEFORE: "It had ended before, so nothing was stopped.",
 }
 
 
@@ -68,7 +71,7 @@ def notice_in(query: str) -> ShownNotice | None:
     known = {each.value: each for each in Notice}.get(named)
     if known is None:
         return None
-    tone = "wait" if known in (Notice.DONE_BEFORE, Notice.CANCELLING) else "ok"
+    tone = "wait" if known in (Notice.CANCELLING, Notice.STARTED_BEFORE) else "ok"
     return ShownNotice(_TEXTS[known], tone)
 
 

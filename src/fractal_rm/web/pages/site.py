@@ -13,10 +13,12 @@ from markupsafe import Markup
 from fractal_rm import __version__
 from fractal_rm.config.model import Config, Rest
 from fractal_rm.domain.safe_text import safe_block
+from fractal_rm.domain.story.words import cut
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.operator import Operator
-from fractal_rm.web.pages.action_links import action_links
+from fractal_rm.web.pages.action_links import action_links, run_path
 from fractal_rm.web.pages.assets import Assets
+from fractal_rm.web.pages.filter_links import query_with
 from fractal_rm.web.pages.glance import UNKNOWN, Glances
 from fractal_rm.web.pages.notices import notice_in, without_notice
 from fractal_rm.web.pages.recent import Recent
@@ -49,7 +51,9 @@ def make_templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    own: dict[str, Callable[..., Any]] = {"action_links": action_links}
+    own: dict[str, Callable[..., Any]] = {
+        "action_links": action_links, "run_path": run_path, "query_with": query_with, "cut": cut,
+    }  # fmt: skip
     environment.filters.update(FILTERS | own)
     return environment
 
