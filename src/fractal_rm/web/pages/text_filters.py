@@ -7,8 +7,10 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from fractal_rm.domain.placement import DULL_REASONS
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story.words import cut, duration, size
+from fractal_rm.engine.ports import RunSummary
 
 _DAY_MS = 86_400_000
 
@@ -134,6 +136,7 @@ _STEPS = {
     "not begun": ("·", "quiet"), "in flight": ("▶", "wait"), "waiting": ("◌", "wait"),
     "to be retried": ("↻", "wait"), "done": ("✓", "ok"), "skipped": ("↷", "quiet"),
     "failed": ("✗", "fail"), "unknown": ("?", "doubt"), "undone": ("↶", "quiet"),
+    "not finished": ("⊘", "quiet"),
 }  # fmt: skip
 
 
@@ -145,6 +148,12 @@ def step_sign(state: str) -> str:
 def step_tone(state: str) -> str:
     """The tone of the state of a step, as `tone`."""
     return _STEPS[state][1]
+
+
+def why_listed(run: RunSummary) -> str:
+    """The reason of a run for a list: empty if it says only that all is as it should be."""
+    is_dull = run.state is State.SUCCEEDED and run.reason in DULL_REASONS
+    return "" if is_dull else run.reason
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
@@ -159,5 +168,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "sign": sign,
     "tone": tone,
     "step_sign": step_sign,
+    "why_listed": why_listed,
     "step_tone": step_tone,
 }
