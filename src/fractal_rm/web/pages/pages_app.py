@@ -21,6 +21,9 @@ from fractal_rm.web.pages.configuration import configuration_routes
 from fractal_rm.web.pages.dead import dead_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
 from fractal_rm.web.pages.failures import failure_routes
+from fractal_rm.web.pages.flow_actions import flow_action_routes
+from fractal_rm.web.pages.flow_try import flow_try_routes
+from fractal_rm.web.pages.flows import flow_routes
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
@@ -69,6 +72,9 @@ def make_pages_app(
         *configuration_routes(site),
         *settings_routes(site),
         *overview_routes(site),
+        *flow_routes(site),
+        *flow_action_routes(site),
+        *flow_try_routes(site),
         *failure_routes(site),
         *dead_routes(site),
         *send_routes(site),
