@@ -95,6 +95,13 @@ def about(ms: float | None) -> str:
     return "-" if ms is None else duration(float(f"{ms:.2g}"))
 
 
+def percent(share: float) -> str:
+    """A share from 0 to 1: ``3.2 %``, ``under 0.1 %``, ``0 %``."""
+    if 0 < share < 0.001:
+        return "under 0.1 %"
+    return f"{number(round(100 * share, 1) if share < 0.1 else round(100 * share))} %"
+
+
 def of_runs(count: int) -> str:
     """A number of runs: ``1 run``, ``3,412 runs``."""
     return f"{count:,} run{'' if count == 1 else 's'}"
@@ -155,6 +162,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "duration": duration,
     "size": size,
     "number": number,
+    "percent": percent,
     "rate": rate,
     "of_runs": of_runs,
     "sign": sign,
