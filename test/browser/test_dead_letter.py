@@ -21,7 +21,7 @@ def test_a_dead_letter_is_edited_and_sent_and_its_run_succeeds(tmp_path, open_ta
         stage.node.wait_connected()
         with ThreadPoolExecutor() as thread:  # this one has the event loop of the browser
             thread.submit(asyncio.run, send(stage.broker, "line/3", REFUSED)).result()
-        wait_until(lambda: stage.node.runs())
+        wait_until(stage.node.runs)
         tab = open_tab(stage.url)
         tab.sign_in(stage.token())
 
