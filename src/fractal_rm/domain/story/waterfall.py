@@ -22,7 +22,8 @@ class Lane(msgspec.Struct, frozen=True):
     """One line of the waterfall. ``row`` is its step in the table of steps, if it is a step.
 
     ``name`` is what the line shows, such as ``POST component7 1``. ``kind`` is ``place``, ``step``,
-    ``undo`` or ``end``. ``text`` says in words what its bars show.
+    ``undo`` or ``end``. ``text`` says in words what its bars show. ``runs`` are those that a RUN
+    has started, and ``elements`` is how many elements of a FOREACH are done.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Lane(msgspec.Struct, frozen=True):
     bars: Sequence[Bar] = ()
     text: str = ""
     runs: Sequence[str] = ()
+    elements: int = 0
 
 
 class Waterfall(msgspec.Struct, frozen=True):
@@ -48,29 +50,31 @@ def waterfall(told: RunToTell) -> Waterfall:
     for at_ms, fact in told.facts:
         bars.add(at_ms, fact)
     bars.finish()
-    lanes = list(_lanes(told, bars))
-    ends = [bar.end_ms for lane in lanes for bar in lane.bars]
+    ends = [bar.end_ms for of_lane in bars.by_lane.values() for bar in of_lane]
     end_ms = max([told.settled_ms or told.now_ms, told.accepted_ms, *ends])
-    return Waterfall(told.accepted_ms, end_ms, lanes)
+    return Waterfall(told.accepted_ms, end_ms, list(_lanes(told, bars, end_ms - told.accepted_ms)))
 
 
-def _lanes(told: RunToTell, bars: Bars) -> Iterator[Lane]:
+def _lanes(told: RunToTell, bars: Bars, span_ms: float) -> Iterator[Lane]:
     steps, children = Steps(told), _children_by_step(told)
     if bars.by_lane.get("place"):
-        yield _lane("place", "place", bars.by_lane["place"])
+        yield _lane("place", "place", gathered(bars.by_lane["place"], span_ms))
     for position, row in enumerate(step_rows(told)):
         key = f"@{position}" if row.number is None else str(row.number)
-        found = bars.by_lane.get(key, [])
-        if row.number in bars.elements:
-            found = [bars.elements[row.number].bar(), *found]
+        found = gathered(bars.by_lane.get(key, []), span_ms)
+        elements = bars.elements.get(row.number or 0)
+        if elements is not None:
+            found = [elements.bar(), *found]
         runs = children.get(row.number, ()) if row.number is not None else ()
         text = bars.texts.get(key, "")
-        yield _lane(row.what, "step", found, row=row, number=row.number, runs=runs, text=text)
+        lane = _lane(row.what, "step", found, row=row, number=row.number, runs=runs, text=text)
+        done = 0 if elements is None else elements.done
+        yield msgspec.structs.replace(lane, elements=done)
     for key, found in bars.by_lane.items():
         if key.startswith("undo."):
             number = int(key[5:])
             request = steps.undo_request(number)
-            yield _lane(request or f"undo {number}", "undo", found, number=number)
+            yield _lane(request or f"step {number}", "undo", found, number=number)
     if bars.by_lane.get("end"):
         yield _lane("reply by MQTT", "end", bars.by_lane["end"])
 
@@ -79,9 +83,8 @@ def _lane(
     name: str, kind: str, bars: Sequence[Bar], *, row: StepRow | None = None,
     number: int | None = None, runs: Sequence[str] = (), text: str = "",
 ) -> Lane:  # fmt: skip
-    shown = gathered(bars)
-    words = "; ".join(bar.text for bar in shown)
-    return Lane(name, kind, number, row, shown, text or words, runs)
+    words = "; ".join(bar.text for bar in bars)
+    return Lane(name, kind, number, row, bars, text or words, runs)
 
 
 def _children_by_step(told: RunToTell) -> dict[int, tuple[str, ...]]:
