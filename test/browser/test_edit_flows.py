@@ -1,4 +1,4 @@
-"""A person edits a flow in the browser: refused, mended, saved, in force, tried, and rolled back."""
+"""A person edits a flow in the browser: refused, mended, saved, tried, and rolled back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_flow_is_edited_refused_mended_saved_tried_and_rolled_back(tmp_path, o
         expect(text).to_have_value(wrong)
         mended = before.replace("2 record the", "2 keep the")
         text.fill(mended)
-        page.get_by_role("img", name="Picture of flow").wait_for()
+        page.get_by_role("group", name="Picture of flow 4").wait_for()
         page.get_by_role("button", name="Save", exact=True).click()
         page.get_by_text("flows.conf is saved. The node uses it now.").wait_for()
         assert flows.read_text() == mended

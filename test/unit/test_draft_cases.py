@@ -16,7 +16,7 @@ CASE = """
 name = "case %d"
 flow = 1
 payload = "{}"
-watch = "365d"
+watch = "24h"
 [[case.reply]]
 status = %d
 [case.expect]
