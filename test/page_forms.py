@@ -44,8 +44,11 @@ def form_of(stage: Any, path: str, token: str = "anna") -> Form:
 def send(stage: Any, form: Form, token: str = "anna", **fields: str) -> Answer:
     """Send a form. ``fields`` are those that a person has changed."""
     body = urlencode({**form.fields, **fields}).encode()
-    kind = {"Content-Type": "application/x-www-form-urlencoded"}
-    return stage.ask("POST", form.path, body, token=token, **kind)
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Origin": stage.url.rstrip("/"),
+    }
+    return stage.ask("POST", form.path, body, token=token, **headers)
 
 
 def main_part(text: str) -> str:
