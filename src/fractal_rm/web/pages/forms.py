@@ -33,15 +33,33 @@ async def read_form(
 
     Raises NotFromHere, BadParameter and Refused.
     """
+<<<<<<< HEAD
+    form, fault = await read_form_of_site(site, request, kind, max_bytes)
+    if fault is not None:
+        raise fault
+    return form
+
+
+async def read_form_of_site(
+    site: Site, request: AnyRequest, kind: type[T], max_bytes: int
+) -> tuple[T, NotFromHere | None]:
+    """The same, for a form whose content must not be lost with the session of its page.
+
+    The fault says that the page was from another session: do nothing, and show the content again.
+    Raises NotFromHere if a page of another site has sent the form, BadParameter and Refused.
+    """
+=======
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != FORM_TYPE:
         raise BadParameter(f"the content type of a form is {FORM_TYPE}")
+>>>>>>> main
     body = await read_body(request, max_bytes)
+    _check_site(request)
     fields = filled(body)
     token = next((text for name, text in fields if name == TOKEN_FIELD.encode()), b"")
     others = [(name, text) for name, text in fields if name != TOKEN_FIELD.encode()]
-    _check_sender(site, request, token.decode("latin-1"))
-    return read_query(b"&".join(name + b"=" + text for name, text in others), kind)
+    form = read_query(b"&".join(name + b"=" + text for name, text in others), kind)
+    return form, _fault_of_session(site, request, token.decode("latin-1"))
 
 
 def read_page_query(request: AnyRequest, kind: type[T]) -> T:
@@ -63,6 +81,20 @@ def filled(text: bytes) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, _, value in pairs if value]
 
 
+<<<<<<< HEAD
+def _check_site(request: AnyRequest) -> None:
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise NotFromHere("a page of another site has sent this form")
+
+
+def _fault_of_session(site: Site, request: AnyRequest, token: str) -> NotFromHere | None:
+    if site.sessions.is_form_token(site.visitor(request).session, token):
+        return None
+    return NotFromHere(
+        "the page is from another session, perhaps because you have signed in or out since:"
+        " go back, reload the page, and send the form again"
+    )
+=======
 def _check_sender(site: Site, request: AnyRequest, token: str) -> None:
     headers, public = request.headers, site.rest.public_url
     from_here = sent_from_here(
@@ -82,3 +114,4 @@ def _check_sender(site: Site, request: AnyRequest, token: str) -> None:
             "the page is from another session, perhaps because you have signed in or out since:"
             " go back, reload the page, and send the form again"
         )
+>>>>>>> main

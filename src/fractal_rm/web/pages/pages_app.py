@@ -29,6 +29,7 @@ from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
 from fractal_rm.web.pages.run import run_routes
 from fractal_rm.web.pages.run_actions import run_action_routes
+from fractal_rm.web.pages.run_files import run_file_routes
 from fractal_rm.web.pages.runs import runs_routes
 from fractal_rm.web.pages.send_letter import send_routes
 from fractal_rm.web.pages.settings import settings_routes
@@ -82,6 +83,7 @@ def make_pages_app(
         *bulk_routes(site),
         *runs_routes(site),
         *run_routes(site),
+        *run_file_routes(site),
     ]
     app = Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
