@@ -34,6 +34,6 @@ def _text(start: bytes) -> str:
         for shorter in range(_LONGEST_ESCAPE + 1):  # it may end within a character
             try:
                 return msgspec.json.decode(start[: len(start) - shorter] + b'"', type=str)
-            except msgspec.DecodeError:
+            except msgspec.DecodeError:  # noqa: PERF203 - it ends at the first that is whole
                 continue
     return start.decode("utf-8", "ignore")

@@ -78,10 +78,12 @@ def _value(history: History, run_id: str, which: str) -> WholeValue | None:
     index = None if outline is None else index_of(outline.facts, which)
     if outline is None or index is None:
         return None
-    whole = history.outline(run_id, whole=index) if index in outline.sizes else outline
-    # The facts of a run are only ever appended, unless they are deleted because of their age.
-    is_there = whole is not None and index < len(whole.facts)
-    return whole_value(whole.facts[index].fact) if is_there else None
+    if index in outline.sizes:
+        outline = history.outline(run_id, whole=index)
+    # Meanwhile, the facts may have been deleted because of their age.
+    if outline is None or index >= len(outline.facts):
+        return None
+    return whole_value(outline.facts[index].fact)
 
 
 def as_file(pieces: Iterator[bytes], kind: str, name: str) -> Stream:
