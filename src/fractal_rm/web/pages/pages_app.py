@@ -17,10 +17,13 @@ from fractal_rm.web.access import IDENTITY
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
+from fractal_rm.web.pages.components import component_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
 from fractal_rm.web.pages.glance import Glances
+from fractal_rm.web.pages.nodes import node_routes
 from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
+from fractal_rm.web.pages.samples import Samples
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
 from fractal_rm.web.pages.site import Site
@@ -49,17 +52,21 @@ def make_pages_app(
     sessions: Sessions,
 ) -> ASGIApp:
     """Make the application."""
-    recent = Recent(history, clock)
+    config, recent = operator.configuration.config, Recent(history, clock)
     site = Site(
         rest,
-        history, intake, operator, operator.configuration.config, clock, telemetry, sessions,
-        recent, Glances(history, recent, operator.processes.statuses, clock),
+        history, intake, operator, config, clock, telemetry, sessions,
+        recent,
+        Samples(history, config, clock),
+        Glances(history, recent, operator.processes.statuses, clock),
     )  # fmt: skip
     routes = [
         *asset_routes(site.assets),
         *sign_in_routes(site),
         *settings_routes(site),
         *overview_routes(site),
+        *component_routes(site),
+        *node_routes(site),
     ]
     return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
