@@ -25,6 +25,7 @@ from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.state import State
 from fractal_rm.domain.tokens import Token, digest_of
 from fractal_rm.engine.observers import Observers
+from fractal_rm.engine.ports import Counting
 from fractal_rm.web import RestService
 from fractal_rm.web.bulks import Bulks
 from fractal_rm.web.config_check import ConfigCheck
@@ -80,9 +81,11 @@ class OperatorStage:
         self.observers = Observers((), self.telemetry)
         self.loop = asyncio.new_event_loop()
         clock = SystemClock()
+        self.counting = Counting()
         self.live = LiveEvents(
-            self.observers, idle_status, clock, self.telemetry, "b007", gather_s=0.02
-        )
+            self.observers, self.counting, idle_status, clock, self.telemetry, "b007",
+            gather_s=0.02,
+        )  # fmt: skip
         self.bulks = Bulks(self.actions, self.telemetry, iter("123456789abcdefghijk").__next__)
         operator = Operator(
             self.live,

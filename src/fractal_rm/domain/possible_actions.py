@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.state import TROUBLE_STATES, State
 
 
@@ -24,11 +25,18 @@ class Offer(Enum):
     EDIT = "edit"
 
 
+# A message with such a fault is refused again, if it is not changed.
+FAULTS_OF_MESSAGE = frozenset({Cause.MALFORMED, Cause.WRONG_SHAPE})
 _MAY_BE_REPEATED = TROUBLE_STATES | {State.SUCCEEDED, State.CANCELLED, State.SUPERSEDED}
 
 
 def offered_actions(
-    state: State, *, is_dead_letter: bool = False, has_parent: bool = False, handled: bool = False
+    state: State,
+    *,
+    cause: str | None = None,
+    is_dead_letter: bool = False,
+    has_parent: bool = False,
+    handled: bool = False,
 ) -> list[Offer]:
     """The actions for a run, the most useful first.
 
@@ -37,7 +45,8 @@ def offered_actions(
     or discarded it, so it needs no mark.
     """
     if is_dead_letter:
-        return [Offer.EDIT, Offer.SEND, *([] if handled else [Offer.DISCARD])]
+        as_it_is = [] if cause in FAULTS_OF_MESSAGE else [Offer.SEND]
+        return [Offer.EDIT, *as_it_is, *([] if handled else [Offer.DISCARD])]
     if state in (State.ACCEPTED, State.RUNNING):
         return [] if has_parent else [Offer.CANCEL]
     if state is State.OFFERED:

@@ -62,9 +62,8 @@ async def _runs_at_calls(runs: OpenRuns) -> Counter[str]:
     for at in range(0, len(snapshot), RUNS_PER_TURN):
         if at:
             await asyncio.sleep(0)
-        for run in snapshot[at : at + RUNS_PER_TURN]:
-            if run.placement is HERE:
-                counts.update(_components_called_now(run))
+        for run in [each for each in snapshot[at : at + RUNS_PER_TURN] if each.placement is HERE]:
+            counts.update(_components_called_now(run))
     return counts
 
 

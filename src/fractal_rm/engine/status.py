@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractal_rm import __version__
 from fractal_rm.domain.node_status import FlowStatus, NodeStatus
 from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.component_status import component_statuses
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
@@ -60,13 +61,13 @@ async def node_status(
 
 
 async def _count_by_state(runs: OpenRuns) -> dict[str, int]:
-    counts: Counter[str] = Counter()
+    counts: Counter[State] = Counter()
     snapshot: list[Run] = list(runs)
     for at in range(0, len(snapshot), RUNS_PER_TURN):
         if at:
             await asyncio.sleep(0)
-        counts.update(run.state.text for run in snapshot[at : at + RUNS_PER_TURN])
-    return dict(counts)
+        counts.update([run.state for run in snapshot[at : at + RUNS_PER_TURN]])
+    return {state.text: count for state, count in counts.items()}
 
 
 def _flow_statuses(dependencies: Dependencies, lifecycle: Lifecycle) -> list[FlowStatus]:

@@ -110,7 +110,9 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
     definition = partial(recorded_flow, Path(dependencies.config.state_path))
     others = OtherProcesses(actions.sockets)
     return Operator(
-        LiveEvents(dependencies.observers, intake.status, clock, telemetry, new_id()),
+        LiveEvents(
+            dependencies.observers, dependencies.counting, intake.status, clock, telemetry, new_id()
+        ),
         Processes(intake.status, dependencies.set_log_level, others),
         ConfigCheck(config, os.environ, clock.now_ms),
         Stories(definition, config, clock),

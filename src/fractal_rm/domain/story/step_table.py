@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.facts import (
+    AnyFact,
     ElementFinished,
     Finished,
     RequestStarted,
@@ -22,6 +23,7 @@ from fractal_rm.domain.story.steps import Steps, target_of
 from fractal_rm.domain.story.values import RunToTell
 from fractal_rm.domain.story.words import count, cut, result_words
 
+TimedFact = tuple[int, AnyFact]
 MAX_RESULT = 200  # characters of a result or reason
 
 
@@ -47,34 +49,44 @@ class StepRow(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def step_rows(told: RunToTell) -> list[StepRow]:
     """The steps of a run, in the order of the flow. Without the flow, those that have facts."""
-    steps = Steps(told)
+    steps, by_step = Steps(told), _by_step(told)
     if told.flow is not None:
-        return list(_by_flow(told, told.flow))
+        return list(_by_flow(told, told.flow, by_step))
     numbers = {
         fact.step: None
         for _, fact in told.facts
         if isinstance(fact, (RequestStarted, Finished, StepFailed)) and fact.step
     }
-    return [_numbered(told, number, steps.name(number)) for number in numbers]
+    return [_numbered(told, number, steps.name(number), by_step[number]) for number in numbers]
 
 
-def _by_flow(told: RunToTell, flow: Flow) -> Iterator[StepRow]:
+def _by_step(told: RunToTell) -> dict[int | None, list[TimedFact]]:
+    """The facts about each step; under None, those about steps without a number."""
+    by_step: dict[int | None, list[TimedFact]] = {}
+    for each in told.facts:
+        by_step.setdefault(getattr(each[1], "step", 0) or None, []).append(each)
+    return by_step
+
+
+def _by_flow(
+    told: RunToTell, flow: Flow, by_step: Mapping[int | None, list[TimedFact]]
+) -> Iterator[StepRow]:
     steps = Steps(told)
     for position, step in enumerate(flow.steps):
         if isinstance(step, (Call, SubFlow)):
-            yield _numbered(told, step.number, target_of(step))
+            facts = by_step.get(step.number, [])
+            yield _numbered(told, step.number, target_of(step), facts)
         else:
-            yield _unnumbered(told, position, steps.name_at(position))
+            name = steps.name_at(position)
+            yield _unnumbered(told, position, name, by_step.get(None, []))
 
 
-def _numbered(told: RunToTell, number: int, what: str) -> StepRow:
+def _numbered(told: RunToTell, number: int, what: str, facts: list[TimedFact]) -> StepRow:
     state, status, attempts, text = "not begun", None, 0, ""
     ended_ms: int | None = None
     took_ms: float | None = None
     elements, is_sent = 0, False
-    for at_ms, fact in told.facts:
-        if getattr(fact, "step", None) != number:
-            continue
+    for at_ms, fact in facts:
         match fact:
             case RequestStarted() if fact.part is UNSET:
                 state, attempts, is_sent = "in flight", fact.attempt, True
@@ -123,10 +135,10 @@ def _finished_state(fact: Finished) -> str:
     return "done"
 
 
-def _unnumbered(told: RunToTell, position: int, what: str) -> StepRow:
+def _unnumbered(told: RunToTell, position: int, what: str, facts: list[TimedFact]) -> StepRow:
     state, ended_ms, attempts, text = "not begun", None, 0, ""
     name = f"@{position}"
-    for at_ms, fact in told.facts:
+    for at_ms, fact in facts:
         match fact:
             case WaitStarted(position=at) if at == position:
                 state = "waiting"

@@ -34,16 +34,18 @@ def is_dead_letter(run: RunSummary) -> bool:
     return run.state is State.DEAD and run.flow is None
 
 
+def run_path(run: RunSummary) -> str:
+    """The page of a run or of a dead letter, relative to the root."""
+    return f"dead/{run.id}" if is_dead_letter(run) else f"runs/{run.id}"
+
+
 def action_links(run: RunSummary) -> list[ActionLink]:
     """The actions that are offered for a run, the most useful first."""
-    letter = is_dead_letter(run)
-    folder = "dead" if letter else "runs"
     offers = offered_actions(
         run.state,
-        is_dead_letter=letter,
+        cause=run.cause,
+        is_dead_letter=is_dead_letter(run),
         has_parent=run.parent is not None,
         handled=run.handled is not None,
     )
-    return [
-        ActionLink(f"{folder}/{run.id}/{offer.value}", LABELS[offer], offer) for offer in offers
-    ]
+    return [ActionLink(f"{run_path(run)}/{offer.value}", LABELS[offer], offer) for offer in offers]

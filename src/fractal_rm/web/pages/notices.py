@@ -25,9 +25,9 @@ class Notice(Enum):
     DECIDED = "decided"
     GOES_ON = "goes-on"
     SENT = "sent"
-    DONE_BEFORE = "done-before"
     MANY_BEGUN = "many-begun"
     STOPPED = "stopped"
+    ENDED_BEFORE = "ended-before"
 
 
 _TEXTS = {
@@ -41,9 +41,9 @@ _TEXTS = {
     Notice.DECIDED: "Your decision is recorded.",
     Notice.GOES_ON: "Your decision is recorded. This new run goes on after it.",
     Notice.SENT: "The message was sent, and this is its run. The dead letter stays as it was.",
-    Notice.DONE_BEFORE: "This was done before, by the same form. Nothing was done twice.",
     Notice.MANY_BEGUN: "It has begun.",
     Notice.STOPPED: "It is stopped. What was done before stays done.",
+    Notice.ENDED_BEFORE: "It had ended before, so nothing was stopped.",
 }
 
 
@@ -62,7 +62,7 @@ def notice_in(query: str) -> ShownNotice | None:
     known = {each.value: each for each in Notice}.get(named)
     if known is None:
         return None
-    tone = "wait" if known in (Notice.DONE_BEFORE, Notice.CANCELLING) else "ok"
+    tone = "wait" if known is Notice.CANCELLING else "ok"
     return ShownNotice(_TEXTS[known], tone)
 
 

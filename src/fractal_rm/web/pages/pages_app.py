@@ -17,13 +17,20 @@ from fractal_rm.web.access import IDENTITY
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
+from fractal_rm.web.pages.bulk import bulk_routes
 from fractal_rm.web.pages.components import component_routes
+from fractal_rm.web.pages.dead import dead_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
+from fractal_rm.web.pages.failures import failure_routes
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.nodes import node_routes
 from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
+from fractal_rm.web.pages.run import run_routes
+from fractal_rm.web.pages.run_actions import run_action_routes
+from fractal_rm.web.pages.runs import runs_routes
 from fractal_rm.web.pages.samples import Samples
+from fractal_rm.web.pages.send_letter import send_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
 from fractal_rm.web.pages.site import Site
@@ -67,6 +74,13 @@ def make_pages_app(
         *overview_routes(site),
         *component_routes(site),
         *node_routes(site),
+        *failure_routes(site),
+        *dead_routes(site),
+        *send_routes(site),
+        *run_action_routes(site),
+        *bulk_routes(site),
+        *runs_routes(site),
+        *run_routes(site),
     ]
     return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],

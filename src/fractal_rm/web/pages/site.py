@@ -13,10 +13,12 @@ from markupsafe import Markup
 from fractal_rm import __version__
 from fractal_rm.config.model import Config, Rest
 from fractal_rm.domain.safe_text import safe_block
+from fractal_rm.domain.story.words import cut
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.operator import Operator
-from fractal_rm.web.pages.action_links import action_links
+from fractal_rm.web.pages.action_links import action_links, run_path
 from fractal_rm.web.pages.assets import Assets
+from fractal_rm.web.pages.filter_links import query_with
 from fractal_rm.web.pages.glance import UNKNOWN, Glances
 from fractal_rm.web.pages.notices import notice_in, without_notice
 from fractal_rm.web.pages.recent import Recent
@@ -50,7 +52,9 @@ def make_templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    own: dict[str, Callable[..., Any]] = {"action_links": action_links}
+    own: dict[str, Callable[..., Any]] = {
+        "action_links": action_links, "run_path": run_path, "query_with": query_with, "cut": cut,
+    }  # fmt: skip
     environment.filters.update(FILTERS | own)
     return environment
 
@@ -118,6 +122,7 @@ class Shown:
         self.is_part = "hx-request" in request.headers
         self.node = site.config().node_id
         self.assets = site.assets
+        self.release = site.assets.release
         query = request.url.query
         self.notice = notice_in(query)
         # The address of this page, relative to itself, and relative to the root.
@@ -130,6 +135,10 @@ class Shown:
     def now_text(self) -> str:
         """The time of this page."""
         return f"{self.zone.clock(self.now_ms)} {self.zone.label}"
+
+    def short(self, at_ms: int) -> str:
+        """A wall time in the zone of this page, as short as it can be."""
+        return self.zone.short(at_ms, self.now_ms)
 
     @property
     def next_theme(self) -> str:

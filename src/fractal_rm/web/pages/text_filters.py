@@ -57,6 +57,11 @@ class Zone(str, Enum):
         """The time of day: ``14:02:11``."""
         return self._text(at_ms, "%H:%M:%S")
 
+    def minute(self, at_ms: int, now_ms: int) -> str:
+        """The same without seconds: ``14:02``, ``Nov 28 14:02``."""
+        text = self.short(at_ms, now_ms)
+        return text[:5] if text[2:3] == ":" else text
+
     def short(self, at_ms: int, now_ms: int) -> str:
         """The time of day, with the day if it is not today: ``14:02:11``, ``Nov 28 14:02``."""
         moment, now = self.moment(at_ms), self.moment(now_ms)
@@ -122,6 +127,24 @@ def tone(state: State) -> str:
     return _TONES[state]
 
 
+# The states of a step (`StepRow`).
+_STEPS = {
+    "not begun": ("·", "quiet"), "in flight": ("▶", "wait"), "waiting": ("◌", "wait"),
+    "to be retried": ("↻", "wait"), "done": ("✓", "ok"), "skipped": ("↷", "quiet"),
+    "failed": ("✗", "fail"), "unknown": ("?", "doubt"), "undone": ("↶", "quiet"),
+}  # fmt: skip
+
+
+def step_sign(state: str) -> str:
+    """The sign of the state of a step."""
+    return _STEPS[state][0]
+
+
+def step_tone(state: str) -> str:
+    """The tone of the state of a step, as `tone`."""
+    return _STEPS[state][1]
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "about": about,
     "cut": cut,
@@ -132,4 +155,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "of_runs": of_runs,
     "sign": sign,
     "tone": tone,
+    "step_sign": step_sign,
+    "step_tone": step_tone,
 }

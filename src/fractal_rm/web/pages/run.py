@@ -1,0 +1,193 @@
+"""One run: why it is as it is, what it did when, where, and with which values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from litestar import Response, get
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from msgspec import UNSET
+
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.facts import Accepted
+from fractal_rm.domain.node_status import NodeStatus
+from fractal_rm.domain.story import Advice, NodeNote, RunToTell, Story, tell, waterfall
+from fractal_rm.domain.story.placing_table import Lines, placing_lines
+from fractal_rm.engine.ports import Handled, RunDetail, RunSummary
+from fractal_rm.engine.story_of import note_of
+from fractal_rm.web.pages.run_values import RunValue, values_of, whole_value
+from fractal_rm.web.pages.site import AnyRequest, Shown, Site
+from fractal_rm.web.pages.waterfall_drawing import DrawnWaterfall, draw
+
+MAX_RELATIVES = 50  # children, and runs that repeat it, on the page
+OPEN_EVERY_S, ENDED_EVERY_S = 1, 15
+MAX_ID = 40
+
+
+@dataclass(frozen=True)
+class RunPageView:
+    """What the page shows of a run. ``every_s``: seconds between two refreshes."""
+
+    run: RunSummary
+    story: Story
+    waterfall: DrawnWaterfall
+    placing: Lines
+    advice: list[tuple[Advice, str]]
+    values: list[RunValue]
+    children: Sequence[RunSummary]
+    more_children: int
+    repeated_by: Sequence[RunSummary]
+    handled: Handled | None
+    parent: str | None
+    parent_step: str
+    replays: str | None
+    from_step: int | None
+    title: str
+    flow_changed: bool
+    unreadable: str
+    facts: int
+    shows_values: bool
+    every_s: int
+
+    @property
+    def took_ms(self) -> int | None:
+        """How long it took, from its acceptance; None if it has not ended."""
+        run = self.run
+        return None if run.settled_ms is None else max(0, run.settled_ms - run.accepted_ms)
+
+
+def run_routes(site: Site) -> list[HTTPRouteHandler]:
+    """Make the route of a run."""
+
+    @get("/runs/{run_id:str}")
+    async def show(request: AnyRequest) -> Response[bytes]:
+        run_id: str = request.path_params["run_id"]
+        shown = Shown(site, request)
+        statuses = await site.operator.processes.statuses()
+        view = await asyncio.to_thread(_view, site, run_id, shown, statuses.processes)
+        if view is None:
+            detail = f"no run {run_id[:MAX_ID]} is in the journals of this node"
+            raise HTTPException(status_code=404, detail=detail)
+        return await site.page(request, "run.html", view=view, run=view.run)
+
+    @get("/runs/{run_id:str}/values/{which:str}")
+    async def download(request: AnyRequest) -> Response[bytes]:
+        run_id: str = request.path_params["run_id"]
+        which: str = request.path_params["which"]
+        if not site.visitor(request).may("payload"):
+            raise MissingScope("to read the values of a run needs the scope payload")
+        detail = await asyncio.to_thread(site.history.run, run_id)
+        value = None if detail is None else whole_value(detail.facts, which)
+        if value is None:
+            raise HTTPException(status_code=404, detail="the run has no such value")
+        return as_file(value.content, value.kind, f"{run_id}-{which}.{value.ending}")
+
+    return [show, download]
+
+
+class MissingScope(FractalError):
+    """The visitor may not see this. The text names the scope."""
+
+    code = "missing-scope"
+
+
+def as_file(content: bytes, kind: str, name: str) -> Response[bytes]:
+    """A response that a browser stores as a file, whatever is in it. ``name`` is in ASCII."""
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox",
+        "Cache-Control": "no-store",
+    }
+    return Response(content, headers=headers, media_type=kind)
+
+
+def _view(
+    site: Site, run_id: str, shown: Shown, processes: Sequence[NodeStatus]
+) -> RunPageView | None:
+    history, shows_values = site.history, shown.visitor.may("payload")
+    detail = history.run(run_id)
+    if detail is None:
+        return None
+    run = detail.summary
+    children = history.children(run_id)
+    repeated_by = history.replays_of(run_id) if run.state.final else []
+    told = site.operator.stories.told(
+        detail,
+        children,
+        repeated_by,
+        shows_values=shows_values,
+        here=_here(site, run, processes),
+        clock=shown.short,
+    )
+    return _made(told, detail, children, repeated_by, history.handled([run_id]).get(run_id))
+
+
+def _made(
+    told: RunToTell,
+    detail: RunDetail,
+    children: Sequence[RunSummary],
+    repeated_by: Sequence[RunSummary],
+    handled: Handled | None,
+) -> RunPageView:
+    run, story = detail.summary, tell(told)
+    first = detail.facts[0].fact if detail.facts else None
+    accepted = first if isinstance(first, Accepted) else None
+    origin = "" if accepted is None or accepted.origin is UNSET else accepted.origin
+    parent, _, step = origin.rpartition(":")
+    return RunPageView(
+        run=run,
+        story=story,
+        waterfall=draw(waterfall(told)),
+        placing=placing_lines(told),
+        advice=[(each, link_of(each)) for each in story.advice],
+        values=values_of(detail.facts) if told.show_values else [],
+        children=children[:MAX_RELATIVES],
+        more_children=max(0, len(children) - MAX_RELATIVES),
+        repeated_by=repeated_by[-MAX_RELATIVES:],
+        handled=handled,
+        parent=parent or None,
+        parent_step=step,
+        replays=None if accepted is None or accepted.replays is UNSET else accepted.replays,
+        from_step=None if accepted is None or accepted.from_step is UNSET else accepted.from_step,
+        title=told.flow.title if told.flow is not None else "",
+        flow_changed=told.flow_changed is True,
+        unreadable=detail.unreadable or "",
+        facts=len(detail.facts),
+        shows_values=told.show_values,
+        every_s=ENDED_EVERY_S if run.state.final else OPEN_EVERY_S,
+    )
+
+
+def _here(site: Site, run: RunSummary, processes: Sequence[NodeStatus]) -> NodeNote:
+    """What is known about the node now, from the process that has the journal of the run."""
+    status = next((each for each in processes if each.journal == run.journal), None)
+    if status is None:
+        return note_of(site.config())
+    return note_of(
+        site.config(), is_running=True, status=status, paused=status.paused,
+        draining=status.draining,
+    )  # fmt: skip
+
+
+_PAGES = {"nodes": "nodes", "components": "components", "config": "config", "check": "config"}
+
+
+def link_of(advice: Advice) -> str:
+    """The page, relative to the root, that shows what an advice asks to look at; empty: none."""
+    match advice.words:
+        case ("runs", "why", run):
+            return f"runs/{run}"
+        case ("dead", "show", letter):
+            return f"dead/{letter}"
+        case ("flows", "show", flow):
+            return f"flows/{flow}"
+        case ("runs", "show", _):
+            return "#values"
+        case (word, *rest) if word in _PAGES and rest in ([], ["history"]):
+            return _PAGES[word]
+        case _:
+            return ""

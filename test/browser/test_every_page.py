@@ -1,0 +1,161 @@
+"""Every page can be read by everybody: in both themes and widths, with a keyboard, and at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+from playwright.sync_api import expect
+
+from browsers import NARROW, WIDE, Tab
+from fractal_rm.config.model import Rest
+from fractal_rm.web.pages.pages_app import make_pages_app
+from operator_stage import operator_stage
+
+AXE = (Path(__file__).parent / "axe/axe.js").read_text()
+# Only these rules depend on the theme.
+COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
+ALL = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+RUN_AXE = """async options => (await axe.run(document, options)).violations.flatMap(
+    each => each.nodes.map(node => each.id + ": " + node.html.slice(0, 160)
+        + (each.id == "color-contrast" ? " " + node.any[0].message : "")))"""
+TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
+    [...document.querySelectorAll("body *")].filter(
+        each => each.getBoundingClientRect().right > innerWidth + 1 && !each.closest(".scroll, pre")
+    ).map(each => each.outerHTML.slice(0, 120)).slice(0, 3)"""
+# A page that reads itself again matches these elements by their ids.
+WITHOUT_ID = '() => [...document.querySelectorAll(\'#page[data-every]:not([data-every=""]) details'
+WITHOUT_ID += ":not([id])')].map(each => each.outerHTML.slice(0, 120))"
+PARTS = "main h1, main h2, main th, main dt"
+FOCUS = """() => [document.activeElement.textContent.trim().replace(/ \\d+$/, ""),
+    getComputedStyle(document.activeElement).outlineStyle]"""
+FIRST_PAGE_BYTES = 60_000
+NOT_PAGES = re.compile(r"^/(static|runs/\{[^}]*\}/(values|case)|config/[^/]*/download)")
+
+
+def routes() -> list[str]:
+    """The paths of all pages, as the application has them."""
+    parts = dict.fromkeys(
+        ["intake", "history", "operator", "clock", "telemetry", "sessions"], MagicMock()
+    )
+    app = make_pages_app(rest=Rest(), **parts)
+    paths = [route.path for route in app.routes if "GET" in route.methods]
+    return sorted(path for path in paths if not NOT_PAGES.match(path))
+
+
+class Examples:
+    """The address of an example of each page of a node."""
+
+    def __init__(self, stage) -> None:
+        runs = stage.node.runs()
+        run = next(run.id for run in runs if run.flow == "1" and run.state.value == "failed")
+        letter = next(run.id for run in runs if run.state.value == "dead")
+        self._values = {"runs": run, "dead": letter, "flows": "1", "components": "store",
+                        "nodes": "line-4", "config": "flows.conf"}  # fmt: skip
+
+    def of(self, route: str) -> str:
+        """The address of an example, relative to the root."""
+        first = route.split("/")[1]
+        return re.sub(r"\{[^}]*\}", lambda _: self._values[first], route)[1:]
+
+
+@pytest.fixture
+def tab(open_tab):
+    """A function that opens a tab of a person who may do everything at the node of a stage."""
+
+    def open_it(stage, **options) -> Tab:
+        tab = open_tab(stage.url, **options)
+        tab.page.add_init_script(AXE)
+        tab.sign_in(stage.token(name=f"anna{len(options)}"))
+        return tab
+
+    return open_it
+
+
+def problems_of(tab: Tab, address: str) -> list[str]:
+    """What is wrong with a page, in both widths and themes. Axe checks most of it."""
+    page = tab.go(address)
+    found = []
+    for size, width in ((WIDE, "wide"), (NARROW, "narrow")):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        for theme, rules in (("light", ALL), ("dark", COLOURS)):
+            page.emulate_media(color_scheme=theme)
+            found += [f"{width}, {theme}: {each}" for each in page.evaluate(RUN_AXE, rules)]
+        found += [f"{width}: does not fit: {each}" for each in page.evaluate(TOO_WIDE)]
+    found += [f"has no id: {each}" for each in page.evaluate(WITHOUT_ID)]
+    return [f"{address or 'overview'}: {each}" for each in found]
+
+
+# These tests visit all pages, because each process of tests that has one of them starts a node.
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_everybody_can_read_every_page(broken_line, tab):
+    examples = Examples(broken_line)
+    one_tab = tab(broken_line)
+
+    problems = [each for path in routes() for each in problems_of(one_tab, examples.of(path))]
+
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_every_page_says_the_same_without_scripts(broken_line, open_tab):
+    examples = Examples(broken_line)
+    with_scripts, without = open_tab(broken_line.url), open_tab(broken_line.url, scripts=False)
+
+    for path in routes():
+        address = examples.of(path)
+        texts = [
+            tab.go(address).locator(PARTS).all_inner_texts() for tab in (with_scripts, without)
+        ]
+        assert texts[0] == texts[1], address
+        assert texts[0], address
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_every_list_can_be_read_on_the_first_day(empty_line, tab):
+    one_tab = tab(empty_line)
+    lists = [path[1:] for path in routes() if "{" not in path]
+
+    problems = [each for path in lists for each in problems_of(one_tab, path)]
+
+    assert not problems, "\n".join(problems)
+
+
+def test_the_first_page_needs_few_bytes(broken_line, open_tab):
+    tab = open_tab(broken_line.url)
+    received = []
+    network = tab.context.new_cdp_session(tab.page)
+    network.send("Network.enable")
+    network.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+
+    tab.go()
+    tab.page.locator("#pause").wait_for()
+
+    assert len(received) >= 4  # the page, the style sheet and two scripts
+    assert sum(received) < FIRST_PAGE_BYTES, received
+
+
+def test_the_keyboard_reaches_the_content_at_once_and_shows_where_it_is(tmp_path, open_tab):
+    with operator_stage(tmp_path) as stage:
+        page = open_tab(stage.url).go()
+
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("Skip to the content")
+        expect(page.locator(":focus")).to_be_in_viewport()
+        page.keyboard.press("Enter")
+        assert page.url.endswith("#main")
+        seen = []
+        page.reload()
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            seen.append(page.evaluate(FOCUS))
+        assert all(outline != "none" for _, outline in seen), seen
+        names = [name for name, _ in seen]
+        assert names[1:5] == ["FRACTAL node", "Overview", "Flows", "Runs"]
