@@ -7,6 +7,7 @@ import http.client
 import json
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.local_socket.other_processes import OtherProcesses
 from fractal_rm.adapters.memory import MemoryActions
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.config.model import Rest
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.domain.access import Scope
@@ -91,7 +93,7 @@ class OperatorStage:
             self.live,
             Processes(idle_status, self.set_log_level, OtherProcesses(list)),
             ConfigCheck(config, {}, clock.now_ms),
-            Stories(lambda *_: None, config, clock),
+            Stories(partial(recorded_flow, state), config, clock),
             self.actions,
             self.bulks,
         )

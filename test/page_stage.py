@@ -19,6 +19,7 @@ import pytest
 from brokers import Broker
 from components import Components
 from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.facts import StepUndone
 from fractal_rm.domain.state import State
 from nodes import HOST, NodeProcess, wait_until
 from past_runs import (
@@ -90,6 +91,7 @@ class PageStage:
         self.broker = Broker("mosquitto", folder).start()
         self.components = Components()
         self.held = threading.Event()
+        self.bulk = ""  # the id of the last request on many runs
         self.components.answers.update({
             "/frame": (200, '{"frame": "f1", "temperature": 20.5}'),
             "/detect": (200, '{"objects": 2, "score": 0.93}'),
@@ -137,6 +139,20 @@ class PageStage:
         """Start a run of flows 1 and 2 that the components answer now, and wait for their ends."""
         for flow in ("1", "2"):
             self.node.trigger(flow, {"line": 3}, ask_balancer=True, Prefer="wait=30")
+
+    def discard_refused(self) -> str:
+        """Discard the failed runs of flow 3, as an operator does it. Returns the id of the request.
+
+        Waits until it has finished.
+        """
+        conditions = {"flow": "3", "state": ["failed"]}
+        body = {"action": "discard", "filter": conditions, "expect": 3}
+        headers = {"Authorization": f"Bearer {self.token(name='night-shift')}",
+                   "Content_Type": "application/json"}  # fmt: skip
+        answer = self.node.request("POST", "/v1/bulk", json.dumps(body).encode(), **headers)
+        path = f"/v1/bulk/{answer.body['id']}"
+        wait_until(lambda: self.node.request("GET", path, **headers).body["state"] == "finished")
+        return answer.body["id"]
 
     def _hold(self, *_: object) -> tuple[int, str]:
         self.held.wait()
@@ -204,6 +220,16 @@ def not_a_number(part: int) -> Story:
     ])  # fmt: skip
 
 
+def refused_connection(part: int) -> Story:
+    reason = "cannot connect: Connection refused"
+    return Story("3", {"part": part}, [
+        (1, HERE), (4, step_done(1, 2.1, '{"id": "bay 4"}')), (5, begun(2)),
+        (6, step_failed(2, reason, Cause.CONNECT_FAILED)),
+        (9, StepUndone(1, 200, 2.5)),
+        (9, failed("step 2, actuator move", reason, Cause.CONNECT_FAILED)),
+    ])  # fmt: skip
+
+
 def nothing(_now_ms: int, _scale: float) -> Past:
     """The first day: no run has been accepted yet."""
     return []
@@ -234,6 +260,7 @@ def broken(now_ms: int, scale: float) -> Past:
             past.append((at_ms + 33_000, too_slow(random, minute)))
     lost = "the answer was lost in a crash"
     past += [
+        *[(now_ms - 300 * MINUTE_MS + 400 * part, refused_connection(part)) for part in range(3)],
         (now_ms - 95 * MINUTE_MS, refused("malformed", "line 1 column 9: expecting ',' delimiter",
                                           b'{"id_flow" "1", "payload": {"part": 17}}')),
         (now_ms - 31 * MINUTE_MS, refused("unknown-flow", "flows.conf has no flow 7",
@@ -287,6 +314,8 @@ def page_stage(
             stage.run_some()
             if holds:
                 stage.hold_runs()
+        if story == "broken":
+            stage.bulk = stage.discard_refused()
         yield stage
     finally:
         stage.stop()

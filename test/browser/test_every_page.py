@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import pytest
 from playwright.sync_api import expect
 
 from browsers import NARROW, WIDE, Tab
-from fractal_rm.config.model import Rest
-from fractal_rm.web.pages.pages_app import make_pages_app
 from operator_stage import operator_stage
+from page_list import Examples, routes
 
 AXE = (Path(__file__).parent / "axe/axe.js").read_text()
 # Only these rules depend on the theme.
@@ -28,37 +25,11 @@ TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
 # A page that reads itself again matches these elements by their ids.
 WITHOUT_ID = '() => [...document.querySelectorAll(\'#page[data-every]:not([data-every=""]) details'
 WITHOUT_ID += ":not([id])')].map(each => each.outerHTML.slice(0, 120))"
+HEIGHT = "() => document.documentElement.scrollHeight + 40"
 PARTS = "main h1, main h2, main th, main dt"
 FOCUS = """() => [document.activeElement.textContent.trim().replace(/ \\d+$/, ""),
     getComputedStyle(document.activeElement).outlineStyle]"""
 FIRST_PAGE_BYTES = 60_000
-NOT_PAGES = re.compile(r"^/(static|runs/\{[^}]*\}/(values|case)|config/[^/]*/download)")
-
-
-def routes() -> list[str]:
-    """The paths of all pages, as the application has them."""
-    parts = dict.fromkeys(
-        ["intake", "history", "operator", "clock", "telemetry", "sessions"], MagicMock()
-    )
-    app = make_pages_app(rest=Rest(), **parts)
-    paths = [route.path for route in app.routes if "GET" in route.methods]
-    return sorted(path for path in paths if not NOT_PAGES.match(path))
-
-
-class Examples:
-    """The address of an example of each page of a node."""
-
-    def __init__(self, stage) -> None:
-        runs = stage.node.runs()
-        run = next(run.id for run in runs if run.flow == "1" and run.state.value == "failed")
-        letter = next(run.id for run in runs if run.state.value == "dead")
-        self._values = {"runs": run, "dead": letter, "flows": "1", "components": "store",
-                        "nodes": "line-4", "config": "flows.conf"}  # fmt: skip
-
-    def of(self, route: str) -> str:
-        """The address of an example, relative to the root."""
-        first = route.split("/")[1]
-        return re.sub(r"\{[^}]*\}", lambda _: self._values[first], route)[1:]
 
 
 @pytest.fixture
@@ -80,6 +51,8 @@ def problems_of(tab: Tab, address: str) -> list[str]:
     found = []
     for size, width in ((WIDE, "wide"), (NARROW, "narrow")):
         page.set_viewport_size({"width": size[0], "height": size[1]})
+        # The whole page is in sight, so the line at the bottom covers nothing.
+        page.set_viewport_size({"width": size[0], "height": page.evaluate(HEIGHT)})
         for theme, rules in (("light", ALL), ("dark", COLOURS)):
             page.emulate_media(color_scheme=theme)
             found += [f"{width}, {theme}: {each}" for each in page.evaluate(RUN_AXE, rules)]

@@ -98,6 +98,7 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
     from fractal_rm.web.operator import Operator  # noqa: PLC0415
     from fractal_rm.web.processes import Processes  # noqa: PLC0415
     from fractal_rm.web.stories import Stories  # noqa: PLC0415
+    from fractal_rm.wiring.draft_cases import DraftCases  # noqa: PLC0415 - imports the simulation
 
     def config() -> Config:
         return dependencies.config
@@ -118,6 +119,8 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
         Stories(definition, config, clock),
         actions,
         Bulks(actions, telemetry, new_id),
+        DraftCases(lambda: Path(dependencies.config.folder)).run,
+        lambda: dependencies.not_applied,
     )
 
 

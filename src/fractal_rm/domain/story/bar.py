@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -11,7 +11,7 @@ from fractal_rm.domain.facts import ElementFinished
 from fractal_rm.domain.story.words import count, duration
 
 MAX_BARS = 48  # of one lane; more are gathered
-_WORST = ("fail", "doubt", "away", "wait", "ok", "quiet")
+_DRAWN_LAST = ("quiet", "ok", "wait", "away", "doubt", "fail")  # what is worse is drawn over
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -68,19 +68,43 @@ class Elements:
             text += f": {', '.join(answers)}; the slowest took {duration(self.slowest_ms)}"
         if self.skipped:
             text += f"; {self.skipped:,} skipped or failed"
-        return Bar(self.begin_ms, self.end_ms, "call", "ok", f"{done:,}", text)
+        return Bar(self.begin_ms, self.end_ms, "call", "ok", f"{done:,} done", text)
 
 
-def gathered(bars: Sequence[Bar], most: int = MAX_BARS) -> list[Bar]:
-    """At most ``most`` bars: of more, neighbours become one bar with the worst tone of them."""
+def gathered(bars: Sequence[Bar], span_ms: float, most: int = MAX_BARS) -> list[Bar]:
+    """The bars of a lane; of very many, those that are near each other become one.
+
+    ``span_ms`` is the length of the whole line. Then pauses are left out, and bars of the same kind
+    and tone become one if less than a hundredth of the line is between them.
+    """
     if len(bars) <= most:
         return list(bars)
-    each = -(-len(bars) // most)
-    return [_as_one(bars[start : start + each]) for start in range(0, len(bars), each)]
+    kinds: dict[tuple[str, str], list[Bar]] = {}
+    for bar in sorted(bars, key=lambda each: each.begin_ms):
+        if bar.kind != "pause":
+            kinds.setdefault((bar.kind, bar.tone), []).append(bar)
+    found = [each for of_kind in kinds.values() for each in _near_as_one(of_kind, span_ms / 100)]
+    return sorted(found, key=lambda bar: _DRAWN_LAST.index(bar.tone))
+
+
+def _near_as_one(bars: Sequence[Bar], gap_ms: float) -> Iterator[Bar]:
+    """Yield a bar for each row of bars with at most ``gap_ms`` between them."""
+    near: list[Bar] = []
+    end_ms = 0.0
+    for bar in bars:
+        if near and bar.begin_ms - end_ms > gap_ms:
+            yield _as_one(near)
+            near = []
+        end_ms = max(end_ms, bar.end_ms) if near else bar.end_ms
+        near.append(bar)
+    if near:
+        yield _as_one(near)
 
 
 def _as_one(bars: Sequence[Bar]) -> Bar:
-    worst = min(bars, key=lambda bar: _WORST.index(bar.tone))
-    text = f"{count(len(bars), 'event')}; the worst: {worst.text}"
-    begin_ms, end_ms = min(bar.begin_ms for bar in bars), max(bar.end_ms for bar in bars)
-    return Bar(begin_ms, end_ms, worst.kind, worst.tone, "", text, bars[-1].is_open)
+    if len(bars) == 1:
+        return bars[0]
+    begin_ms, end_ms = bars[0].begin_ms, max(bar.end_ms for bar in bars)
+    text = f"{count(len(bars), 'request')}; the last: {bars[-1].text}"
+    is_open = any(bar.is_open for bar in bars)
+    return Bar(begin_ms, end_ms, bars[0].kind, bars[0].tone, "", text, is_open)

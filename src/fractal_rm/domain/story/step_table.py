@@ -31,7 +31,8 @@ class StepRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step of a run.
 
     ``number`` is None for a WAIT, PUBLISH and REPLY. ``state`` is ``not begun``, ``in flight``,
-    ``waiting``, ``to be retried``, ``done``, ``skipped``, ``failed``, ``unknown`` or ``undone``.
+    ``waiting``, ``to be retried``, ``done``, ``skipped``, ``failed``, ``unknown``, ``undone`` or
+    ``not finished`` (the run ended before).
     ``status`` is the HTTP status of the last answer. ``attempts`` counts the requests.
     ``ended_ms`` is the wall time of its end, and ``took_ms`` the time of its last call. ``text`` is
     the start of the result, or the reason of the last failure.
@@ -108,13 +109,21 @@ def _numbered(told: RunToTell, number: int, what: str, facts: list[TimedFact]) -
                 state = "failed" if failed else _finished_state(fact)
                 text = text if failed else result_words(fact.result, fact.data, MAX_RESULT)
                 text = text if told.show_values or failed else ""
-                status, took_ms, ended_ms = fact.status or status, fact.took_ms or None, at_ms
+                status = fact.status or (status if failed else None)
+                took_ms, ended_ms = fact.took_ms or None, at_ms
                 attempts += bool(fact.status and not is_sent)
             case StepUndone():
                 state = "undone"
             case _:
                 pass
+    state = _at_the_end(state) if told.state.final else state
     return StepRow(number, what, state, status, attempts, ended_ms, took_ms, text)
+
+
+def _at_the_end(state: str) -> str:
+    """The state of a step of a run that has ended. No fact says that the step has ended."""
+    after = {"in flight": "unknown", "to be retried": "failed", "waiting": "not finished"}
+    return after.get(state, state)
 
 
 def _is_undo(part: str | msgspec.UnsetType) -> bool:
@@ -154,4 +163,5 @@ def _unnumbered(told: RunToTell, position: int, what: str, facts: list[TimedFact
                 state, ended_ms, text = "done", at_ms, ""
             case _:
                 pass
+    state = _at_the_end(state) if told.state.final else state
     return StepRow(None, what, state, None, attempts, ended_ms, None, text)

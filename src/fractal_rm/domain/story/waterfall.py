@@ -48,19 +48,18 @@ def waterfall(told: RunToTell) -> Waterfall:
     for at_ms, fact in told.facts:
         bars.add(at_ms, fact)
     bars.finish()
-    lanes = list(_lanes(told, bars))
-    ends = [bar.end_ms for lane in lanes for bar in lane.bars]
+    ends = [bar.end_ms for of_lane in bars.by_lane.values() for bar in of_lane]
     end_ms = max([told.settled_ms or told.now_ms, told.accepted_ms, *ends])
-    return Waterfall(told.accepted_ms, end_ms, lanes)
+    return Waterfall(told.accepted_ms, end_ms, list(_lanes(told, bars, end_ms - told.accepted_ms)))
 
 
-def _lanes(told: RunToTell, bars: Bars) -> Iterator[Lane]:
+def _lanes(told: RunToTell, bars: Bars, span_ms: float) -> Iterator[Lane]:
     steps, children = Steps(told), _children_by_step(told)
     if bars.by_lane.get("place"):
-        yield _lane("place", "place", bars.by_lane["place"])
+        yield _lane("place", "place", gathered(bars.by_lane["place"], span_ms))
     for position, row in enumerate(step_rows(told)):
         key = f"@{position}" if row.number is None else str(row.number)
-        found = bars.by_lane.get(key, [])
+        found = gathered(bars.by_lane.get(key, []), span_ms)
         if row.number in bars.elements:
             found = [bars.elements[row.number].bar(), *found]
         runs = children.get(row.number, ()) if row.number is not None else ()
@@ -70,7 +69,7 @@ def _lanes(told: RunToTell, bars: Bars) -> Iterator[Lane]:
         if key.startswith("undo."):
             number = int(key[5:])
             request = steps.undo_request(number)
-            yield _lane(request or f"undo {number}", "undo", found, number=number)
+            yield _lane(request or f"step {number}", "undo", found, number=number)
     if bars.by_lane.get("end"):
         yield _lane("reply by MQTT", "end", bars.by_lane["end"])
 
@@ -79,9 +78,8 @@ def _lane(
     name: str, kind: str, bars: Sequence[Bar], *, row: StepRow | None = None,
     number: int | None = None, runs: Sequence[str] = (), text: str = "",
 ) -> Lane:  # fmt: skip
-    shown = gathered(bars)
-    words = "; ".join(bar.text for bar in shown)
-    return Lane(name, kind, number, row, shown, text or words, runs)
+    words = "; ".join(bar.text for bar in bars)
+    return Lane(name, kind, number, row, bars, text or words, runs)
 
 
 def _children_by_step(told: RunToTell) -> dict[int, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.node_status import ComponentStatus, NodeStatus
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.seen_calls import SeenCall
+from fractal_rm.domain.story.words import cut
 from fractal_rm.engine.ports import FailureGroup, Failures, RunSummary
 from fractal_rm.web.pages.background import Backgrounds
 from fractal_rm.web.pages.failure_rows import FailureRow, failure_rows
@@ -105,11 +106,12 @@ def component_routes(site: Site) -> list[HTTPRouteHandler]:
         return await site.page(request, "components.html", rows=rows, problem=problem)
 
     @get("/components/{name:str}")
-    async def show(request: AnyRequest, name: str) -> Response[bytes]:
+    async def show(request: AnyRequest) -> Response[bytes]:
+        name: str = request.path_params["name"]
         rows, failures, problem = await rows_now()
         row = next((each for each in rows if each.name == name), None)
         if row is None:
-            raise NotFoundException(f"components.conf has no component {name}")
+            raise NotFoundException(f"components.conf has no component {cut(name, 80)}")
         return await site.page(
             request, "component.html",
             row=row,

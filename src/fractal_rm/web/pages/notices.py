@@ -27,6 +27,10 @@ class Notice(Enum):
     SENT = "sent"
     MANY_BEGUN = "many-begun"
     STOPPED = "stopped"
+    FLOW_PAUSED = "flow-paused"
+    FLOW_RESUMED = "flow-resumed"
+    STARTED = "started"
+    STARTED_BEFORE = "started-before"
     ENDED_BEFORE = "ended-before"
 
 
@@ -42,6 +46,11 @@ _TEXTS = {
     Notice.GOES_ON: "Your decision is recorded. This new run goes on after it.",
     Notice.SENT: "The message was sent, and this is its run. The dead letter stays as it was.",
     Notice.MANY_BEGUN: "It has begun.",
+    Notice.FLOW_PAUSED: "The flow is paused: no run of it begins.",
+    Notice.FLOW_RESUMED: "The flow is resumed: its runs begin again.",
+    Notice.STARTED: "The run is started. This page follows it to its end.",
+    Notice.STARTED_BEFORE: "This run was started before, by the same form. No second run was"
+    " started.",
     Notice.STOPPED: "It is stopped. What was done before stays done.",
     Notice.ENDED_BEFORE: "It had ended before, so nothing was stopped.",
 }
@@ -62,7 +71,7 @@ def notice_in(query: str) -> ShownNotice | None:
     known = {each.value: each for each in Notice}.get(named)
     if known is None:
         return None
-    tone = "wait" if known is Notice.CANCELLING else "ok"
+    tone = "wait" if known in (Notice.CANCELLING, Notice.STARTED_BEFORE) else "ok"
     return ShownNotice(_TEXTS[known], tone)
 
 

@@ -19,9 +19,13 @@ from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
 from fractal_rm.web.pages.bulk import bulk_routes
 from fractal_rm.web.pages.components import component_routes
+from fractal_rm.web.pages.configuration import configuration_routes
 from fractal_rm.web.pages.dead import dead_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
 from fractal_rm.web.pages.failures import failure_routes
+from fractal_rm.web.pages.flow_actions import flow_action_routes
+from fractal_rm.web.pages.flow_try import flow_try_routes
+from fractal_rm.web.pages.flows import flow_routes
 from fractal_rm.web.pages.glance import Glances
 from fractal_rm.web.pages.nodes import node_routes
 from fractal_rm.web.pages.overview import overview_routes
@@ -70,10 +74,14 @@ def make_pages_app(
     routes = [
         *asset_routes(site.assets),
         *sign_in_routes(site),
+        *configuration_routes(site),
         *settings_routes(site),
         *overview_routes(site),
         *component_routes(site),
         *node_routes(site),
+        *flow_routes(site),
+        *flow_action_routes(site),
+        *flow_try_routes(site),
         *failure_routes(site),
         *dead_routes(site),
         *send_routes(site),

@@ -14,16 +14,17 @@ from msgspec import UNSET
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.node_status import NodeStatus
-from fractal_rm.domain.story import Advice, NodeNote, RunToTell, Story, tell, waterfall
+from fractal_rm.domain.story import NodeNote, RunToTell, Story, tell, waterfall
 from fractal_rm.domain.story.placing_table import Lines, placing_lines
 from fractal_rm.engine.ports import Handled, RunDetail, RunSummary
 from fractal_rm.engine.story_of import note_of
+from fractal_rm.web.pages.advice_links import ShownAdvice, shown_advice
 from fractal_rm.web.pages.run_values import RunValue, values_of, whole_value
 from fractal_rm.web.pages.site import AnyRequest, Shown, Site
 from fractal_rm.web.pages.waterfall_drawing import DrawnWaterfall, draw
 
 MAX_RELATIVES = 50  # children, and runs that repeat it, on the page
-OPEN_EVERY_S, ENDED_EVERY_S = 1, 15
+OPEN_EVERY_S, ENDED_EVERY_S = 1, 30
 MAX_ID = 40
 
 
@@ -35,7 +36,7 @@ class RunPageView:
     story: Story
     waterfall: DrawnWaterfall
     placing: Lines
-    advice: list[tuple[Advice, str]]
+    advice: list[ShownAdvice]
     values: list[RunValue]
     children: Sequence[RunSummary]
     more_children: int
@@ -123,7 +124,9 @@ def _view(
         here=_here(site, run, processes),
         clock=shown.short,
     )
-    return _made(told, detail, children, repeated_by, history.handled([run_id]).get(run_id))
+    handled = history.handled([run_id]).get(run_id)
+    may_operate = shown.visitor.may("operate")
+    return _made(told, detail, children, repeated_by, handled, may_operate=may_operate)
 
 
 def _made(
@@ -132,6 +135,8 @@ def _made(
     children: Sequence[RunSummary],
     repeated_by: Sequence[RunSummary],
     handled: Handled | None,
+    *,
+    may_operate: bool,
 ) -> RunPageView:
     run, story = detail.summary, tell(told)
     first = detail.facts[0].fact if detail.facts else None
@@ -143,7 +148,7 @@ def _made(
         story=story,
         waterfall=draw(waterfall(told)),
         placing=placing_lines(told),
-        advice=[(each, link_of(each)) for each in story.advice],
+        advice=shown_advice(story.advice, may_operate=may_operate),
         values=values_of(detail.facts) if told.show_values else [],
         children=children[:MAX_RELATIVES],
         more_children=max(0, len(children) - MAX_RELATIVES),
@@ -158,7 +163,8 @@ def _made(
         unreadable=detail.unreadable or "",
         facts=len(detail.facts),
         shows_values=told.show_values,
-        every_s=ENDED_EVERY_S if run.state.final else OPEN_EVERY_S,
+        # A run with very many facts takes more time to read.
+        every_s=ENDED_EVERY_S if run.state.final else OPEN_EVERY_S + len(detail.facts) // 2_000,
     )
 
 
@@ -171,23 +177,3 @@ def _here(site: Site, run: RunSummary, processes: Sequence[NodeStatus]) -> NodeN
         site.config(), is_running=True, status=status, paused=status.paused,
         draining=status.draining,
     )  # fmt: skip
-
-
-_PAGES = {"nodes": "nodes", "components": "components", "config": "config", "check": "config"}
-
-
-def link_of(advice: Advice) -> str:
-    """The page, relative to the root, that shows what an advice asks to look at; empty: none."""
-    match advice.words:
-        case ("runs", "why", run):
-            return f"runs/{run}"
-        case ("dead", "show", letter):
-            return f"dead/{letter}"
-        case ("flows", "show", flow):
-            return f"flows/{flow}"
-        case ("runs", "show", _):
-            return "#values"
-        case (word, *rest) if word in _PAGES and rest in ([], ["history"]):
-            return _PAGES[word]
-        case _:
-            return ""

@@ -35,6 +35,7 @@ class RunsPageQuery(msgspec.Struct, frozen=True):
     ``state``: states, or `GROUPS`. ``slower`` is a length of time, such as ``1s``. ``from`` and
     ``until`` may also be times without a zone: then they are in the zone of the page. ``newer`` has
     the cursors of the parts of the list before this one, the first one first, with dots between.
+    ``after``: the newest run that is shown, to ask whether there are newer ones.
     """
 
     flow: Name | None = None
@@ -51,6 +52,7 @@ class RunsPageQuery(msgspec.Struct, frozen=True):
     slower: Name | None = None
     slower_ms: Duration | None = None
     cursor: Cursor | None = None
+    after: Name | None = None
     newer: Annotated[str, msgspec.Meta(max_length=8_000)] = ""
 
     @property

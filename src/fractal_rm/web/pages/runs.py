@@ -29,9 +29,11 @@ from fractal_rm.web.pages.run_query import (
     words_of,
 )
 from fractal_rm.web.pages.site import AnyRequest, Shown, Site
+from fractal_rm.web.pages.text_filters import of_runs
 
 RUNS_ON_PAGE = 50
 TROUBLES_ON_PAGE = 5
+MAX_NEW = 100  # new runs that are counted while the page is paused
 FIND_S, COUNT_S, TROUBLES_S = 0.1, 0.03, 0.05
 # Conditions that the form shows only when one of them is set, or on request.
 MORE = ("component", "cause", "node", "source", "slower", "slower_ms", "handled", "from", "until")
@@ -45,6 +47,16 @@ class RunList:
     found: Found
     count: Count | None
     troubles: list[RunSummary]
+
+    @property
+    def count_text(self) -> str:
+        """How many runs there are, as far as it is known: ``3,412 runs``."""
+        count, shown = self.count, len(self.found.runs)
+        if count is None or (not count.is_exact and count.number <= shown):
+            return ""
+        if count.is_exact:
+            return of_runs(count.number)
+        return f"{'at least' if count.searched_to_ms else 'more than'} {of_runs(count.number)}"
 
 
 @dataclass(frozen=True)
@@ -64,12 +76,9 @@ def runs_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @get("/runs", opt={"query": RunsPageQuery})
     async def show(request: AnyRequest) -> Response[bytes]:
-        text = b"&".join(b"=".join(each) for each in filled(request.scope["query_string"]))
-        query = read_query(text, RunsPageQuery)
-        shown = Shown(site, request)
+        query, wanted, shown = _list_of(site, request)
         if query.text is not None and is_run_id(query.text.strip().upper()):
             return see_other(f"runs/{query.text.strip().upper()}", root=shown.root)
-        wanted = filter_of_page(query, shown.now_ms, shown.zone)
         listed = await asyncio.to_thread(_read, site.history, wanted, query)
         return await site.page(
             request,
@@ -85,7 +94,26 @@ def runs_routes(site: Site) -> list[HTTPRouteHandler]:
             every="" if query.cursor is not None else "3",
         )
 
-    return [show]
+    @get("/runs/new")
+    async def show_new(request: AnyRequest) -> Response[bytes]:
+        query, wanted, _ = _list_of(site, request)
+        number = await asyncio.to_thread(_count_new, site.history, wanted, query.after or "")
+        return await site.page(request, "runs_new.html", query=query, number=number, most=MAX_NEW)
+
+    return [show, show_new]
+
+
+def _list_of(site: Site, request: AnyRequest) -> tuple[RunsPageQuery, RunFilter, Shown]:
+    """The query of a request, its filter, and what the page needs. Raises BadParameter."""
+    text = b"&".join(b"=".join(each) for each in filled(request.scope["query_string"]))
+    query, shown = read_query(text, RunsPageQuery), Shown(site, request)
+    return query, filter_of_page(query, shown.now_ms, shown.zone), shown
+
+
+def _count_new(history: History, wanted: RunFilter, after: str) -> int:
+    """How many runs are newer than the run ``after``, up to `MAX_NEW`."""
+    found = history.find(wanted, limit=MAX_NEW, within_s=FIND_S)
+    return sum(run.id > after for run in found.runs)
 
 
 def _read(history: History, wanted: RunFilter, query: RunsPageQuery) -> RunList:

@@ -7,8 +7,10 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from fractal_rm.domain.placement import DULL_REASONS
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story.words import cut, duration, size
+from fractal_rm.engine.ports import RunSummary
 
 _DAY_MS = 86_400_000
 
@@ -98,6 +100,13 @@ def about(ms: float | None) -> str:
     return "-" if ms is None else duration(float(f"{ms:.2g}"))
 
 
+def percent(share: float) -> str:
+    """A share from 0 to 1: ``3.2 %``, ``under 0.1 %``, ``0 %``."""
+    if 0 < share < 0.001:
+        return "under 0.1 %"
+    return f"{number(round(100 * share, 1) if share < 0.1 else round(100 * share))} %"
+
+
 def of_runs(count: int) -> str:
     """A number of runs: ``1 run``, ``3,412 runs``."""
     return f"{count:,} run{'' if count == 1 else 's'}"
@@ -132,6 +141,7 @@ _STEPS = {
     "not begun": ("·", "quiet"), "in flight": ("▶", "wait"), "waiting": ("◌", "wait"),
     "to be retried": ("↻", "wait"), "done": ("✓", "ok"), "skipped": ("↷", "quiet"),
     "failed": ("✗", "fail"), "unknown": ("?", "doubt"), "undone": ("↶", "quiet"),
+    "not finished": ("⊘", "quiet"),
 }  # fmt: skip
 
 
@@ -145,16 +155,24 @@ def step_tone(state: str) -> str:
     return _STEPS[state][1]
 
 
+def why_listed(run: RunSummary) -> str:
+    """The reason of a run for a list: empty if it says only that all is as it should be."""
+    is_dull = run.state is State.SUCCEEDED and run.reason in DULL_REASONS
+    return "" if is_dull else run.reason
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "about": about,
     "cut": cut,
     "duration": duration,
     "size": size,
     "number": number,
+    "percent": percent,
     "rate": rate,
     "of_runs": of_runs,
     "sign": sign,
     "tone": tone,
     "step_sign": step_sign,
+    "why_listed": why_listed,
     "step_tone": step_tone,
 }

@@ -23,9 +23,10 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class DrawnBar(msgspec.Struct, frozen=True):
-    """A bar. ``x`` and ``width`` are in percent, ``label_x`` too.
+    """A bar. ``x``, ``width`` and ``label_x`` are in percent.
 
-    ``label`` is empty if there is no room for it.
+    ``label`` is empty if there is no room for it. ``place`` says where it is: ``beside`` the bar,
+    ``within`` it or ``above`` it (there ``label_x`` is its middle).
     """
 
     x: float
@@ -34,6 +35,7 @@ class DrawnBar(msgspec.Struct, frozen=True):
     tone: str
     label: str
     label_x: float
+    place: str
     text: str
 
 
@@ -62,31 +64,33 @@ def draw(waterfall: Waterfall) -> DrawnWaterfall:
 
 def _lane(lane: Lane, begin_ms: float, took_ms: float) -> DrawnLane:
     drawn = [_bar(bar, begin_ms, took_ms) for bar in lane.bars]
-    fitting = [
-        bar if _fits(bar, after) else msgspec.structs.replace(bar, label="")
-        for bar, after in pairwise([*drawn, _END])
-    ]
-    return DrawnLane(lane, fitting, cut(lane.text, MAX_WORDS))
+    labelled = [_with_label(bar, after.x) for bar, after in pairwise([*drawn, _END])]
+    return DrawnLane(lane, labelled, cut(lane.text, MAX_WORDS))
 
 
 def _bar(bar: Bar, begin_ms: float, took_ms: float) -> DrawnBar:
     x = min(max(0.0, 100 * (bar.begin_ms - begin_ms) / took_ms), 100 - MIN_WIDTH)
     width = min(max(100 * bar.took_ms / took_ms, MIN_WIDTH), 100 - x)
-    label_x = x + 0.5 if bar.kind in ("pause", "wait") else x + width + 0.5
     text = bar.text if bar.is_open else f"{bar.text} ({duration(bar.took_ms)})"
-    return DrawnBar(round(x, 2), round(width, 2), bar.kind, bar.tone, bar.label[:16],
-                    round(label_x, 2), text)  # fmt: skip
+    return DrawnBar(round(x, 2), round(width, 2), bar.kind, bar.tone, bar.label[:16], 0.0, "", text)
 
 
-_END = DrawnBar(100.0, 0.0, "", "", "", 100.0, "")
+_END = DrawnBar(100.0, 0.0, "", "", "", 100.0, "", "")
 
 
-def _fits(bar: DrawnBar, after: DrawnBar) -> bool:
-    """Whether the label of a bar fits: within a pause, or before the bar that follows."""
-    needed = CHAR_WIDTH * len(bar.label)
+def _with_label(bar: DrawnBar, next_x: float) -> DrawnBar:
+    """A bar with its label beside it, within it, or without its label if there is no room."""
+    needed, end = CHAR_WIDTH * len(bar.label) + 1, bar.x + bar.width
+    place, label_x = "", 0.0
     if bar.kind in ("pause", "wait"):
-        return needed <= bar.width
-    return bar.label_x + needed <= after.x
+        if needed <= bar.width:
+            place, label_x = "above", bar.x + bar.width / 2
+    elif needed <= next_x - end:
+        place, label_x = "beside", end + 0.5
+    elif needed <= bar.width:
+        place, label_x = "within", bar.x + bar.width / 2
+    label = bar.label if place else ""
+    return msgspec.structs.replace(bar, label=label, label_x=round(label_x, 2), place=place)
 
 
 def _marks(took_ms: float) -> list[Mark]:

@@ -67,10 +67,17 @@
     htmx.trigger(page(), "refresh");
   }
 
+  // While the page is paused: an element may say what is new.
+  function look() {
+    triedMs = performance.now();
+    for (const element of document.querySelectorAll("[data-while-paused]")) htmx.trigger(element, "look");
+  }
+
   function tick() {
     const everyMs = 1000 * Number(page().dataset.every || 0);
     const isDue = everyMs && performance.now() - triedMs >= everyMs;
     if (isDue && !asked && !paused && !pressed && !document.hidden && !selecting()) refresh();
+    if (isDue && paused && !document.hidden) look();
     show();
   }
 
