@@ -207,6 +207,34 @@ def test_a_large_value_is_cut_on_the_page_and_whole_as_a_file(site, all_scopes):
     page(stage, f"/runs/{run_id(1)}/values/result-9", all_scopes, status=404)
 
 
+def test_all_facts_are_a_file_and_its_values_need_the_scope_payload(site, all_scopes):
+    stage = site(a_success(1, NOW_MS, payload=b'{"secret":"tea"}'))
+
+    hidden = stage.ask("GET", f"/runs/{run_id(1)}/facts", token="read").body
+    whole = stage.ask("GET", f"/runs/{run_id(1)}/facts", token=all_scopes).body
+
+    assert len(hidden.splitlines()) == len(whole.splitlines()) == 5
+    assert b"tea" in whole
+    assert b"tea" not in hidden
+
+
+def test_a_case_is_made_by_the_node_or_refused_with_the_reason(site, all_scopes):
+    stage = site(a_success(1, NOW_MS))
+
+    text = page(stage, f"/runs/{run_id(1)}/case", all_scopes, status=409)
+
+    assert "this node makes no cases" in text
+    assert stage.ask("GET", f"/runs/{run_id(1)}/case", token="read").status == 403
+
+
+def test_a_paused_list_is_told_how_many_runs_are_new(site):
+    stage = site(*(a_success(n, NOW_MS + n) for n in range(10)))
+
+    text = page(stage, f"/runs/new?since=1h&after={run_id(6)}")
+    assert 'href="../runs?since=1h">3 new</a>' in text
+    assert "new" not in page(stage, f"/runs/new?after={run_id(9)}")
+
+
 def test_values_that_a_flow_masks_are_not_shown(site, all_scopes):
     flow = msgspec.structs.replace(FLOW, keeping=KeepSettings(Keep.ALL, ("pin",)))
     stage = site(a_success(1, NOW_MS, flow, b'{"pin":"4711","part":7}'))

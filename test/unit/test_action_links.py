@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.cause_words import meaning_of
 from fractal_rm.domain.possible_actions import Offer, offered_actions
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunSummary
 from fractal_rm.web.pages.action_links import action_links
 from fractal_rm.web.pages.notices import Notice, notice_in, without_notice
 
+DOCS = Path(__file__).parents[2] / "docs"
 RUN = "01M872C587MC9CTEMPDVW2QE67"
 
 
@@ -63,3 +69,12 @@ def test_a_page_says_only_what_is_in_the_fixed_set():
 
 def test_links_back_to_a_page_leave_its_notice_out():
     assert without_notice("state=failed&notice=released&flow=1") == "state=failed&flow=1"
+
+
+def test_the_meanings_of_causes_are_those_of_the_documentation():
+    for line in (DOCS / "reference/causes.md").read_text().splitlines():
+        cell = re.match(r"\| `([a-z-]+)` \| (.*) \|$", line)
+        if cell:
+            text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell[2]).replace("`", "")
+            assert meaning_of(cell[1]) == text
+    assert all(meaning_of(cause.value) for cause in Cause if cause is not Cause.OTHER)

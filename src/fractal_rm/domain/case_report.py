@@ -56,3 +56,13 @@ class CaseReport(msgspec.Struct, frozen=True):
 
 
 NO_CASES = CaseReport(has_file=False)
+
+
+class CaseText(msgspec.Struct, frozen=True):
+    """A case that was made from a run, as text for flows.cases.toml.
+
+    ``fault`` says why there is none; then ``text`` is empty.
+    """
+
+    text: str = ""
+    fault: str = ""

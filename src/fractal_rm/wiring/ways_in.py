@@ -99,9 +99,13 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
     from fractal_rm.web.processes import Processes  # noqa: PLC0415
     from fractal_rm.web.stories import Stories  # noqa: PLC0415
     from fractal_rm.wiring.draft_cases import DraftCases  # noqa: PLC0415 - imports the simulation
+    from fractal_rm.wiring.recorded_cases import RecordedCases  # noqa: PLC0415
 
     def config() -> Config:
         return dependencies.config
+
+    def folder() -> Path:
+        return Path(dependencies.config.folder)
 
     def new_id() -> str:
         return dependencies.random.token(8).hex()
@@ -119,8 +123,9 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
         Stories(definition, config, clock),
         actions,
         Bulks(actions, telemetry, new_id),
-        DraftCases(lambda: Path(dependencies.config.folder)).run,
+        DraftCases(folder).run,
         lambda: dependencies.not_applied,
+        RecordedCases(folder).record,
     )
 
 

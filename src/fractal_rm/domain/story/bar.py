@@ -57,9 +57,14 @@ class Elements:
         else:
             self.skipped += 1
 
+    @property
+    def done(self) -> int:
+        """How many they are."""
+        return sum(self.statuses.values()) + self.skipped
+
     def bar(self) -> Bar:
         """All of them as one bar."""
-        done = sum(self.statuses.values()) + self.skipped
+        done = self.done
         text = f"{count(done, 'element')} done"
         if self.statuses:
             answers = [

@@ -22,7 +22,8 @@ class Lane(msgspec.Struct, frozen=True):
     """One line of the waterfall. ``row`` is its step in the table of steps, if it is a step.
 
     ``name`` is what the line shows, such as ``POST component7 1``. ``kind`` is ``place``, ``step``,
-    ``undo`` or ``end``. ``text`` says in words what its bars show.
+    ``undo`` or ``end``. ``text`` says in words what its bars show. ``runs`` are those that a RUN
+    has started, and ``elements`` is how many elements of a FOREACH are done.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Lane(msgspec.Struct, frozen=True):
     bars: Sequence[Bar] = ()
     text: str = ""
     runs: Sequence[str] = ()
+    elements: int = 0
 
 
 class Waterfall(msgspec.Struct, frozen=True):
@@ -60,11 +62,14 @@ def _lanes(told: RunToTell, bars: Bars, span_ms: float) -> Iterator[Lane]:
     for position, row in enumerate(step_rows(told)):
         key = f"@{position}" if row.number is None else str(row.number)
         found = gathered(bars.by_lane.get(key, []), span_ms)
-        if row.number in bars.elements:
-            found = [bars.elements[row.number].bar(), *found]
+        elements = bars.elements.get(row.number or 0)
+        if elements is not None:
+            found = [elements.bar(), *found]
         runs = children.get(row.number, ()) if row.number is not None else ()
         text = bars.texts.get(key, "")
-        yield _lane(row.what, "step", found, row=row, number=row.number, runs=runs, text=text)
+        lane = _lane(row.what, "step", found, row=row, number=row.number, runs=runs, text=text)
+        done = 0 if elements is None else elements.done
+        yield msgspec.structs.replace(lane, elements=done)
     for key, found in bars.by_lane.items():
         if key.startswith("undo."):
             number = int(key[5:])

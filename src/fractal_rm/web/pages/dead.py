@@ -29,7 +29,7 @@ from fractal_rm.web.pages.subject import Subject
 from fractal_rm.web.pages.visitor import root_of
 
 WITHIN_S = 0.07  # for the kinds, and for the list
-SIMILAR_WITHIN_S = 0.03
+SIMILAR_WITHIN_S = 0.05
 LISTED = 50
 SIMILAR_LISTED = 5
 ALL_AGES = "36500d"

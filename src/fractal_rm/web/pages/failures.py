@@ -9,15 +9,12 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from fractal_rm.domain.list_names import list_names
-from fractal_rm.domain.run_filter import RunFilter
-from fractal_rm.engine.ports import Failures, History
+from fractal_rm.engine.ports import Failures
 from fractal_rm.web.api.filters import Conditions, Name, States, TimeText, filter_of
 from fractal_rm.web.pages.forms import read_page_query
 from fractal_rm.web.pages.group_rows import GroupRow, begin_of, rows_of
 from fractal_rm.web.pages.site import AnyRequest, Site
 
-WITHIN_S = 0.08  # for the failures that need attention
-HANDLED_WITHIN_S = 0.02
 MAX_ROWS = 50
 RANGES = (
     ("1h", "1 hour"), ("6h", "6 hours"), ("24h", "24 hours"), ("7d", "7 days"), ("60d", "60 days"),
@@ -26,7 +23,7 @@ RANGES = (
 
 
 class FailuresQuery(msgspec.Struct, frozen=True):
-    """The query of the page."""
+    """The query of the page. ``handled``: those that an operator has replayed or discarded."""
 
     since: TimeText = "24h"
     until: TimeText | None = None
@@ -35,12 +32,14 @@ class FailuresQuery(msgspec.Struct, frozen=True):
     component: Name | None = None
     cause: Name | None = None
     text: Name | None = None
+    handled: bool = False
 
     def conditions(self) -> Conditions:
         """The same as conditions on runs."""
         return Conditions(
             flow=self.flow, state=self.state, component=self.component, cause=self.cause,
             since=self.since, until=self.until, text=self.text,
+            handled=self.handled,
         )  # fmt: skip
 
 
@@ -75,24 +74,11 @@ def failure_routes(site: Site) -> list[HTTPRouteHandler]:
     async def show(request: AnyRequest) -> Response[bytes]:
         query = read_page_query(request, FailuresQuery)
         now_ms = site.clock.now_ms()
-        wanted = filter_of(query.conditions(), now_ms)
-        open_groups, handled = await asyncio.to_thread(_read, site.history, wanted)
-        since_ms = wanted.since_ms or 0
+        wanted = filter_of(query.conditions(), now_ms, dead_letters=False)
+        found = await asyncio.to_thread(site.history.failures, wanted)
         return await site.page(
             request, "failures.html", query=query, ranges=RANGES,
-            open=GroupTable.of(open_groups, since_ms, now_ms),
-            handled=GroupTable.of(handled, since_ms, now_ms),
+            groups=GroupTable.of(found, wanted.since_ms or 0, now_ms),
         )  # fmt: skip
 
     return [show]
-
-
-def _read(history: History, wanted: RunFilter) -> tuple[Failures, Failures]:
-    """The groups with which nobody has done anything, and the others."""
-    replace = msgspec.structs.replace
-    return (
-        history.failures(replace(wanted, dead_letters=False, handled=False), within_s=WITHIN_S),
-        history.failures(
-            replace(wanted, dead_letters=False, handled=True), within_s=HANDLED_WITHIN_S
-        ),
-    )

@@ -13,7 +13,6 @@ from fractal_rm.config.model import Rest
 from fractal_rm.domain.access import NOBODY, Identity
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
-from fractal_rm.web.access import IDENTITY
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
@@ -32,12 +31,14 @@ from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
 from fractal_rm.web.pages.run import run_routes
 from fractal_rm.web.pages.run_actions import run_action_routes
+from fractal_rm.web.pages.run_files import run_file_routes
 from fractal_rm.web.pages.runs import runs_routes
 from fractal_rm.web.pages.samples import Samples
 from fractal_rm.web.pages.send_letter import send_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
-from fractal_rm.web.pages.site import Site
+from fractal_rm.web.pages.site import HEADERS, Site
+from fractal_rm.web.request_state import IDENTITY
 
 
 class SignInFirst(FractalError):
@@ -89,14 +90,33 @@ def make_pages_app(
         *bulk_routes(site),
         *runs_routes(site),
         *run_routes(site),
+        *run_file_routes(site),
     ]
-    return Litestar(
+    app = Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
         exception_handlers=make_error_pages(site),
         openapi_config=None,
         request_max_body_size=None,  # `forms.read_form` has the limits
         logging_config=None,
     )
+    return with_headers(app)
+
+
+def with_headers(app: ASGIApp) -> ASGIApp:
+    """Add `HEADERS` to every response that does not have them."""
+    headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                added = [field for field in headers if field[0] not in present]
+                message = {**message, "headers": [*message["headers"], *added]}
+            await send(message)
+
+        await app(scope, receive, send_with_headers)
+
+    return answer
 
 
 def _check_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

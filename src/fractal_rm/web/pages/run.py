@@ -11,21 +11,21 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from msgspec import UNSET
 
-from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.node_status import NodeStatus
-from fractal_rm.domain.story import NodeNote, RunToTell, Story, tell, waterfall
+from fractal_rm.domain.story import Event, NodeNote, RunToTell, Story, tell, waterfall
 from fractal_rm.domain.story.placing_table import Lines, placing_lines
 from fractal_rm.engine.ports import Handled, RunDetail, RunSummary
 from fractal_rm.engine.story_of import note_of
 from fractal_rm.web.pages.advice_links import ShownAdvice, shown_advice
-from fractal_rm.web.pages.run_values import RunValue, values_of, whole_value
+from fractal_rm.web.pages.run_values import RunValue, values_of
 from fractal_rm.web.pages.site import AnyRequest, Shown, Site
 from fractal_rm.web.pages.waterfall_drawing import DrawnWaterfall, draw
 
 MAX_RELATIVES = 50  # children, and runs that repeat it, on the page
 OPEN_EVERY_S, ENDED_EVERY_S = 1, 30
 MAX_ID = 40
+EVENTS_AT_ONCE = 30  # of a longer story, the middle is shown on request
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,18 @@ class RunPageView:
     flow_changed: bool
     unreadable: str
     facts: int
+    may_be_case: bool
     shows_values: bool
     every_s: int
+
+    @property
+    def events(self) -> tuple[list[Event], list[Event], list[Event]]:
+        """The events: the first ones, those in the middle (of a long story), and the last ones."""
+        events = self.story.events
+        if len(events) <= 2 * EVENTS_AT_ONCE:
+            return events, [], []
+        half = EVENTS_AT_ONCE // 2
+        return events[:half], events[half:-half], events[-half:]
 
     @property
     def took_ms(self) -> int | None:
@@ -74,36 +84,7 @@ def run_routes(site: Site) -> list[HTTPRouteHandler]:
             raise HTTPException(status_code=404, detail=detail)
         return await site.page(request, "run.html", view=view, run=view.run)
 
-    @get("/runs/{run_id:str}/values/{which:str}")
-    async def download(request: AnyRequest) -> Response[bytes]:
-        run_id: str = request.path_params["run_id"]
-        which: str = request.path_params["which"]
-        if not site.visitor(request).may("payload"):
-            raise MissingScope("to read the values of a run needs the scope payload")
-        detail = await asyncio.to_thread(site.history.run, run_id)
-        value = None if detail is None else whole_value(detail.facts, which)
-        if value is None:
-            raise HTTPException(status_code=404, detail="the run has no such value")
-        return as_file(value.content, value.kind, f"{run_id}-{which}.{value.ending}")
-
-    return [show, download]
-
-
-class MissingScope(FractalError):
-    """The visitor may not see this. The text names the scope."""
-
-    code = "missing-scope"
-
-
-def as_file(content: bytes, kind: str, name: str) -> Response[bytes]:
-    """A response that a browser stores as a file, whatever is in it. ``name`` is in ASCII."""
-    headers = {
-        "Content-Disposition": f'attachment; filename="{name}"',
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "sandbox",
-        "Cache-Control": "no-store",
-    }
-    return Response(content, headers=headers, media_type=kind)
+    return [show]
 
 
 def _view(
@@ -162,6 +143,7 @@ def _made(
         flow_changed=told.flow_changed is True,
         unreadable=detail.unreadable or "",
         facts=len(detail.facts),
+        may_be_case=run.state.final and accepted is not None and told.show_values,
         shows_values=told.show_values,
         # A run with very many facts takes more time to read.
         every_s=ENDED_EVERY_S if run.state.final else OPEN_EVERY_S + len(detail.facts) // 2_000,

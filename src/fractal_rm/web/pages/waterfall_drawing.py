@@ -87,7 +87,7 @@ def _with_label(bar: DrawnBar, next_x: float) -> DrawnBar:
             place, label_x = "above", bar.x + bar.width / 2
     elif needed <= next_x - end:
         place, label_x = "beside", end + 0.5
-    elif needed <= bar.width:
+    elif needed <= bar.width and next_x >= end:
         place, label_x = "within", bar.x + bar.width / 2
     label = bar.label if place else ""
     return msgspec.structs.replace(bar, label=label, label_x=round(label_x, 2), place=place)
