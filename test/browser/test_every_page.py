@@ -26,7 +26,7 @@ TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
 WITHOUT_ID = '() => [...document.querySelectorAll(\'#page[data-every]:not([data-every=""]) details'
 WITHOUT_ID += ":not([id])')].map(each => each.outerHTML.slice(0, 120))"
 HEIGHT = "() => document.documentElement.scrollHeight + 40"
-PARTS = "main h1, main h2, main th, main dt"
+PARTS = "main :is(h1, h2, th, dt):not(details *)"
 FOCUS = """() => [document.activeElement.textContent.trim().replace(/ \\d+$/, ""),
     getComputedStyle(document.activeElement).outlineStyle]"""
 FIRST_PAGE_BYTES = 60_000

@@ -51,7 +51,8 @@ def scope_of_page(method: str, path: str) -> Scope | None:
         return None
     parts = parts_of(path)
     if method in ("GET", "HEAD", "OPTIONS"):
-        return Scope.READ
+        # The text to edit is whole: secrets that are written into flows are not masked there.
+        return Scope.ADMIN if parts[:2] == ["config", "edit"] else Scope.READ
     if parts[:1] == ["config"]:
         return Scope.ADMIN
     return Scope.TRIGGER if parts[:1] == ["flows"] and parts[2:] == ["try"] else Scope.OPERATE

@@ -32,9 +32,13 @@ PENDING_S, CALM_S = 1, 10  # seconds between two refreshes
 
 
 class ConfigQuery(msgspec.Struct, frozen=True):
-    """``saved``: a file that was just saved. ``back``: the number to which the node went back."""
+    """``saved``: a file that was just saved, with ``flow`` in view.
+
+    ``back``: the number of the configuration to which the node went back.
+    """
 
     saved: str = ""
+    flow: str = ""
     back: int = 0
 
 

@@ -12,7 +12,7 @@ from fractal_rm.domain.health import Health, health_of
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES
-from fractal_rm.engine.ports import Clock, History
+from fractal_rm.engine.ports import Clock, Count, History
 from fractal_rm.web.pages.figures import trouble_now
 from fractal_rm.web.pages.kept import Kept
 from fractal_rm.web.pages.recent import Recent
@@ -20,7 +20,7 @@ from fractal_rm.web.pages.recent import Recent
 KEPT_S = 2.0
 RECENT_MS = 24 * 3_600_000
 MAX_COUNTED = 999
-WITHIN_S = 0.02
+WITHIN_S = 0.05
 
 
 class Glance(msgspec.Struct, frozen=True):
@@ -78,6 +78,11 @@ class Glances:
         dead = msgspec.structs.replace(recent, dead_letters=True)
         count = self._history.count
         return (
-            count(failed, most=MAX_COUNTED, within_s=WITHIN_S).number,
-            count(dead, most=MAX_COUNTED, within_s=WITHIN_S).number,
+            _number(count(failed, most=MAX_COUNTED, within_s=WITHIN_S), self.newest.failures),
+            _number(count(dead, most=MAX_COUNTED, within_s=WITHIN_S), self.newest.dead),
         )
+
+
+def _number(counted: Count, before: int) -> int:
+    """What was counted. A count that was ended early does not lower the number before it."""
+    return counted.number if counted.is_exact else max(counted.number, before)
