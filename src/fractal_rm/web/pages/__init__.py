@@ -10,6 +10,8 @@
   `questions` says what will happen, and `asked` acts, or makes the page of a refusal.
 - `bulk`: the actions on many runs; `bulk_question` counts them and finds examples.
 - `notices`: what a page says after a form. `filter_links`: conditions in addresses and in words.
+- `runs`, `run_query`: the list of runs. `run`, `run_values`, `run_files`, `waterfall_drawing` and
+  `advice_links`: one run.
 - `text_filters`: times, durations and numbers as people read them.
 - `templates/`: one template for each page; `layout.html` has what is around it, `parts.html` has
   what several pages use.
