@@ -23,7 +23,7 @@ class Span(msgspec.Struct, frozen=True):
     width: float
 
 
-class GroupRow(msgspec.Struct, frozen=True):
+class FailureRow(msgspec.Struct, frozen=True):
     """A group of failures. The queries are those of the pages that show its runs, or act on them.
 
     ``goes_on``: it occurred in the last minutes. ``meaning`` says what the cause means.
@@ -42,7 +42,7 @@ class GroupRow(msgspec.Struct, frozen=True):
 
 def failure_rows(
     groups: Sequence[FailureGroup], now_ms: int, since_ms: int | None = None
-) -> list[GroupRow]:
+) -> list[FailureRow]:
     """The rows: what goes on comes first, and of this what occurred most often.
 
     ``since_ms``: where the line of time begins; it ends now.
@@ -58,14 +58,14 @@ def begin_of(groups: Sequence[FailureGroup], since_ms: int) -> int:
     return max(since_ms, min((each.first_ms for each in groups), default=since_ms))
 
 
-def _row(group: FailureGroup, since_ms: int, now_ms: int) -> GroupRow:
+def _row(group: FailureGroup, since_ms: int, now_ms: int) -> FailureRow:
     conditions = conditions_of(group)
     is_letter = group.flow is None
     many = {"dead_letters": True if is_letter else None, **conditions}
     if is_letter:
         many["state"] = None
     replay = {"action": "send" if is_letter else "replay", **many}
-    return GroupRow(
+    return FailureRow(
         group,
         now_ms - group.last_ms < STILL_MS,
         meaning_of(group.cause),

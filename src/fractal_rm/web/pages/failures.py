@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from fractal_rm.domain.list_names import list_names
 from fractal_rm.engine.ports import Failures
 from fractal_rm.web.api.filters import Conditions, Name, States, TimeText, filter_of
-from fractal_rm.web.pages.failure_rows import GroupRow, failure_rows
+from fractal_rm.web.pages.failure_rows import FailureRow, failure_rows
 from fractal_rm.web.pages.forms import read_page_query
 from fractal_rm.web.pages.site import AnyRequest, Site
 
@@ -47,7 +47,7 @@ class FailuresQuery(msgspec.Struct, frozen=True):
 class GroupTable(msgspec.Struct, frozen=True):
     """Groups as a table. ``more``: how many groups are left out."""
 
-    rows: list[GroupRow]
+    rows: list[FailureRow]
     runs: int
     more: int
     searched_to_ms: int | None
