@@ -11,7 +11,9 @@ from fractal_rm.web.pages.pages_app import make_pages_app
 from page_stage import PageStage
 
 # Files, and parts of pages.
-NOT_PAGES = re.compile(r"^/(static|runs/new|runs/\{[^}]*\}/(values|case)|dead/\{[^}]*\}/message)")
+NOT_PAGES = re.compile(
+    r"^/(static|runs/new|runs/\{[^}]*\}/(values|case|facts)|dead/\{[^}]*\}/message)"
+)
 
 
 def routes() -> list[str]:
@@ -38,7 +40,8 @@ class Examples:
         failed, letter = first(State.FAILED, "1"), first(State.DEAD)
         self._values = {
             "runs": failed, "dead": letter, "flows": "1", "components": "store", "nodes": "line-4",
-            "config": "flows.conf", "bulk": stage.bulk, "runs/cancel": first(State.ACCEPTED, "3"),
+            "config": "flows.conf", "config/{number:int}": "1", "bulk": stage.bulk,
+            "runs/cancel": first(State.ACCEPTED, "3"),
             "runs/release": first(State.PARKED, "3"),
             "runs/decide-step": first(State.UNKNOWN, "3"),
         }  # fmt: skip
