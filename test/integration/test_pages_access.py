@@ -172,7 +172,7 @@ def test_a_changed_cookie_is_no_session(person):
     person.sign_in("read")
     [(name, text)] = person.cookies.items()
     changed = [
-        text[:-1], text + "x", "9" + text, text.replace(".", ".A", 1), text.replace("read", "admin"),
+        text[:-1], text + "x", "9" + text, text.replace(".", ".A", 1), text.replace("re", "ad"),
         "9" * 200 + text[13:], "", "...", "\xff" + text, "1" * 9_000, f'"{text}"',
     ]  # fmt: skip
     for each in changed:
