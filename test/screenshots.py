@@ -6,6 +6,7 @@ are taken whose names have one of them. The program pngquant makes the files sma
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,11 @@ from page_list import Examples, routes
 from page_stage import PageStage, page_stage
 
 # The pictures of a page are from the node in trouble. Of these pages, there are more.
-MORE = {"busy": ["", "flows", "flows/1", "runs"], "idle": [""], "empty": ["", "runs", "failures"]}
+MORE = {"busy": ["", "runs"], "idle": [""], "empty": ["", "failures"]}
+# Pages that ask before something is done look alike: one of them is shown.
+QUESTIONS = re.compile(
+    "/(cancel|release|discard|decide-[a-z]+|send|pause|resume|rollback|new)(/|$)"
+)
 THEMES = ("light", "dark")
 WIDTHS = {"wide": WIDE, "narrow": NARROW}
 MAX_HEIGHT = {"wide": 1_100, "narrow": 1_300}
@@ -32,16 +37,15 @@ FULL_HEIGHT = "() => document.querySelector('#page').scrollHeight + 40"
 def pages_of(story: str, stage: PageStage) -> dict[str, str]:
     """The addresses of the pages to show of a node, by the names of their pictures."""
     if story != "broken":
-        known = [path[1:] for path in routes() if "{" not in path] + ["flows/1"]
+        known = [path[1:] for path in routes() if "{" not in path]
         return {_name(each, story): each for each in MORE[story] if each in known}
     examples = Examples(stage)
-    return {_name(path[1:], ""): examples.of(path) for path in routes()}
+    return {_name(path, ""): examples.of(path) for path in routes() if not QUESTIONS.search(path)}
 
 
 def _name(path: str, story: str) -> str:
-    words = [word.partition(":")[0].strip("{}") for word in path.split("/")]
-    name = "-".join(word for word in words if word) or "overview"
-    return f"{name}-{story}" if story else name
+    path = re.sub(r"\{[^}]*\}", "one", path).strip("/")
+    return (path.replace("/", "-") or "overview") + (f"-{story}" if story else "")
 
 
 def take(page: Page, folder: Path, name: str, stage: PageStage, address: str) -> Iterator[Path]:
