@@ -49,15 +49,10 @@ def scope_of_page(method: str, path: str) -> Scope | None:
     """
     if is_open_page(path):
         return None
-<<<<<<< HEAD
-    if method in ("GET", "HEAD"):
-        # The text to edit is whole: secrets that are written into flows are not masked there.
-        return Scope.ADMIN if parts[:2] == ["config", "edit"] else Scope.READ
-=======
     parts = parts_of(path)
     if method in ("GET", "HEAD", "OPTIONS"):
-        return Scope.READ
->>>>>>> main
+        # The text to edit is whole: secrets that are written into flows are not masked there.
+        return Scope.ADMIN if parts[:2] == ["config", "edit"] else Scope.READ
     if parts[:1] == ["config"]:
         return Scope.ADMIN
     return Scope.TRIGGER if parts[:1] == ["flows"] and parts[2:] == ["try"] else Scope.OPERATE

@@ -33,7 +33,6 @@ async def read_form(
 
     Raises NotFromHere, BadParameter and Refused.
     """
-<<<<<<< HEAD
     form, fault = await read_form_of_site(site, request, kind, max_bytes)
     if fault is not None:
         raise fault
@@ -48,13 +47,11 @@ async def read_form_of_site(
     The fault says that the page was from another session: do nothing, and show the content again.
     Raises NotFromHere if a page of another site has sent the form, BadParameter and Refused.
     """
-=======
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != FORM_TYPE:
         raise BadParameter(f"the content type of a form is {FORM_TYPE}")
->>>>>>> main
     body = await read_body(request, max_bytes)
-    _check_site(request)
+    _check_sender(site, request)
     fields = filled(body)
     token = next((text for name, text in fields if name == TOKEN_FIELD.encode()), b"")
     others = [(name, text) for name, text in fields if name != TOKEN_FIELD.encode()]
@@ -81,21 +78,7 @@ def filled(text: bytes) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, _, value in pairs if value]
 
 
-<<<<<<< HEAD
-def _check_site(request: AnyRequest) -> None:
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise NotFromHere("a page of another site has sent this form")
-
-
-def _fault_of_session(site: Site, request: AnyRequest, token: str) -> NotFromHere | None:
-    if site.sessions.is_form_token(site.visitor(request).session, token):
-        return None
-    return NotFromHere(
-        "the page is from another session, perhaps because you have signed in or out since:"
-        " go back, reload the page, and send the form again"
-    )
-=======
-def _check_sender(site: Site, request: AnyRequest, token: str) -> None:
+def _check_sender(site: Site, request: AnyRequest) -> None:
     headers, public = request.headers, site.rest.public_url
     from_here = sent_from_here(
         headers.get("sec-fetch-site"),
@@ -109,9 +92,12 @@ def _check_sender(site: Site, request: AnyRequest, token: str) -> None:
     # Without a session, the form token is the same for everybody, so anybody could know it.
     if not (from_here or visitor.is_signed_in or is_open_page(request.scope["path"])):
         raise NotFromHere("this browser does not say which page has sent the form: sign in first")
-    if not site.sessions.is_form_token(visitor.session, token):
-        raise NotFromHere(
-            "the page is from another session, perhaps because you have signed in or out since:"
-            " go back, reload the page, and send the form again"
-        )
->>>>>>> main
+
+
+def _fault_of_session(site: Site, request: AnyRequest, token: str) -> NotFromHere | None:
+    if site.sessions.is_form_token(site.visitor(request).session, token):
+        return None
+    return NotFromHere(
+        "the page is from another session, perhaps because you have signed in or out since:"
+        " go back, reload the page, and send the form again"
+    )
