@@ -59,8 +59,8 @@ def make_pages_app(
     clock: Clock,
     telemetry: Telemetry,
     sessions: Sessions,
-) -> ASGIApp:
-    """Make the application."""
+) -> Litestar:
+    """Make the application. `with_headers` adds what every response must have."""
     recent = Recent(history, clock)
     site = Site(
         rest,
@@ -85,14 +85,13 @@ def make_pages_app(
         *run_routes(site),
         *run_file_routes(site),
     ]
-    app = Litestar(
+    return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
         exception_handlers=make_error_pages(site),
         openapi_config=None,
         request_max_body_size=None,  # `forms.read_form` has the limits
         logging_config=None,
     )
-    return with_headers(app)
 
 
 def with_headers(app: ASGIApp) -> ASGIApp:
