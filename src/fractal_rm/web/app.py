@@ -105,7 +105,7 @@ def make_app(
 
     def make_pages() -> ASGIApp:
         module: Any = late_import("fractal_rm.web.pages.pages_app")
-        app = module.make_pages_app(
+        return module.make_pages_app(
             rest=rest,
             intake=intake,
             history=history,
@@ -114,7 +114,6 @@ def make_app(
             telemetry=telemetry,
             sessions=sessions,
         )
-        return module.with_headers(app)
 
     pages = late if operator is None or sessions is None else LateApp(make_pages)
 

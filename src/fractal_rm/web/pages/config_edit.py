@@ -21,7 +21,8 @@ from fractal_rm.config.write_files import ChangedMeanwhile, NotInHistory
 from fractal_rm.domain.case_report import CaseReport
 from fractal_rm.domain.draft_text import MAX_DRAFT_BYTES
 from fractal_rm.domain.flow import Flow
-from fractal_rm.pictures.svg import svg
+from fractal_rm.pictures.card import cards
+from fractal_rm.pictures.page_picture import page_picture
 from fractal_rm.web.config_history import FileDifference, compare
 from fractal_rm.web.drafts import FILE, Checked, Drafts, OpenFile, flow_at
 from fractal_rm.web.pages.back import see_other
@@ -109,7 +110,8 @@ class Editor(msgspec.Struct, frozen=True):
         """The picture of the flow; empty if there is none."""
         if self.flow is None or self.flow.id in self.checked.wrong:
             return Markup("")
-        return Markup(svg(self.flow))  # noqa: S704 - `pictures` escapes
+        drawn = page_picture(self.flow, cards(self.flow), f"Picture of flow {self.flow.id}")
+        return Markup(drawn)  # noqa: S704 - `pictures` escapes
 
     @property
     def choices(self) -> tuple[Flow, ...]:

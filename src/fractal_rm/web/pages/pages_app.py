@@ -7,7 +7,6 @@ from typing import Any
 from litestar import Litestar, Router
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
-from litestar.types import ASGIApp
 
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.access import NOBODY, Identity
@@ -37,6 +36,8 @@ from fractal_rm.web.pages.sign_in import sign_in_routes
 from fractal_rm.web.pages.site import HEADERS, Site
 from fractal_rm.web.request_state import IDENTITY
 
+_ENCODED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
 
 class SignInFirst(FractalError):
     """Whoever sends the request has not signed in."""
@@ -60,7 +61,7 @@ def make_pages_app(
     telemetry: Telemetry,
     sessions: Sessions,
 ) -> Litestar:
-    """Make the application. `with_headers` adds what every response must have."""
+    """Make the application."""
     recent = Recent(history, clock)
     site = Site(
         rest,
@@ -90,25 +91,19 @@ def make_pages_app(
         exception_handlers=make_error_pages(site),
         openapi_config=None,
         request_max_body_size=None,  # `forms.read_form` has the limits
+        before_send=[add_headers],
         logging_config=None,
     )
 
 
-def with_headers(app: ASGIApp) -> ASGIApp:
-    """Add `HEADERS` to every response that does not have them."""
-    headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
-        async def send_with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                present = {name.lower() for name, _ in message["headers"]}
-                added = [field for field in headers if field[0] not in present]
-                message = {**message, "headers": [*message["headers"], *added]}
-            await send(message)
-
-        await app(scope, receive, send_with_headers)
-
-    return answer
+async def add_headers(message: Any, _scope: Any) -> None:
+    """Add `HEADERS` to every response that does not have them, such as those of assets."""
+    if message["type"] == "http.response.start":
+        present = {name.lower() for name, _ in message["headers"]}
+        message["headers"] = [
+            *message["headers"],
+            *(field for field in _ENCODED_HEADERS if field[0] not in present),
+        ]
 
 
 def _check_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
