@@ -11,7 +11,9 @@ from fractal_rm.web.pages.pages_app import make_pages_app
 from page_stage import PageStage
 
 # Files, and parts of pages.
-NOT_PAGES = re.compile(r"^/(static|runs/new|runs/\{[^}]*\}/(values|case)|dead/\{[^}]*\}/message)")
+NOT_PAGES = re.compile(
+    r"^/(static|runs/new|runs/\{[^}]*\}/(values|case|facts)|dead/\{[^}]*\}/message)"
+)
 
 
 def routes() -> list[str]:
