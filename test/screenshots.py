@@ -24,13 +24,13 @@ from page_stage import PageStage, page_stage
 MORE = {"busy": ["", "runs"], "idle": [""], "empty": ["", "failures"]}
 # Pages that ask before something is done look alike: one of them is shown.
 QUESTIONS = re.compile(
-    "/(cancel|release|discard|decide-[a-z]+|send|pause|resume|rollback|new)(/|$)"
+    "/(cancel|release|discard|decide-[a-z]+|send|pause|resume|rollback|new|diff|edit/\\{[^}]*\\})(/|$)"
 )
 THEMES = ("light", "dark")
 WIDTHS = {"wide": WIDE, "narrow": NARROW}
-MAX_HEIGHT = {"wide": 1_100, "narrow": 1_300}
+MAX_HEIGHT = {"wide": 860, "narrow": 900}
 # Few colours: pictures are in the repository.
-SMALLER = ["pngquant", "--force", "--strip", "--nofs", "--speed", "1", "16", "--output"]
+SMALLER = ["pngquant", "--force", "--strip", "--nofs", "--speed", "1", "24", "--output"]
 FULL_HEIGHT = "() => document.querySelector('#page').scrollHeight + 40"
 
 

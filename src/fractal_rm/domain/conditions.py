@@ -9,17 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from fractal_rm.domain.health import CHECK_NAMES
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.story.words import count, size
 
 LEAST_FREE_BYTES = 256 * 1024 * 1024
 LEAST_FREE_SHARE = 0.05
-# What each check is about, in the order in which the conditions are shown.
-_NAMES = {
-    "serving": "triggers", "mqtt": "broker", "rest": "REST", "journal": "journal",
-    "room": "queue", "components": "circuits", "runs": "open runs", "history": "history",
-    "clock": "clock", "schedules": "schedules", "commands": "commands",
-}  # fmt: skip
+# The checks with which conditions begin, in this order. The others follow.
+_FIRST = ("mqtt", "rest", "journal")
 # These checks are for information, and are always well: another text is a warning.
 _USUAL = {
     "history": "no damage was found",
@@ -29,11 +26,15 @@ _USUAL = {
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """One condition. ``tone`` is ``ok``, ``wait``, ``fail`` or ``quiet``; ``word`` is the same."""
+    """One condition. ``tone`` is ``ok``, ``wait``, ``fail`` or ``quiet``; ``word`` is the same.
+
+    ``since_ms``: since when it is not well, in milliseconds since 1970; None: this is not known.
+    """
 
     name: str
     tone: str
     text: str
+    since_ms: int | None = None
 
     @property
     def sign(self) -> str:
@@ -54,33 +55,41 @@ class Disk(msgspec.Struct, frozen=True):
 
 
 def conditions_of(processes: Sequence[NodeStatus]) -> list[Condition]:
-    """The conditions that the processes check themselves. What is not well comes first.
+    """The conditions that the processes check themselves.
 
     If several processes run, and do not say the same, the condition names the process.
     """
     found: list[Condition] = []
-    for check, name in _NAMES.items():
-        texts: dict[tuple[str, str], list[str]] = {}
+    checks = [name for process in processes for name, _, _ in process.checks]
+    for check in dict.fromkeys((*_FIRST, *checks)):
+        journals: dict[Condition, list[str]] = {}
         for process in processes:
             for of_check, ok, text in process.checks:
                 if of_check == check:
-                    tone = _tone(check, text, process, ok=ok)
-                    texts.setdefault((tone, text), []).append(process.journal)
-        for (tone, text), journals in texts.items():
-            named = len(texts) > 1 or 1 < len(processes) != len(journals)
-            whose = f" ({', '.join(journals)})" if named else ""
-            found.append(Condition(name + whose, tone, text))
-    return worst_first(found)
+                    journals.setdefault(_condition(check, text, process, ok=ok), []).append(
+                        process.journal
+                    )
+        for condition, names in journals.items():
+            is_of_all = len(names) == len(processes)
+            whose = condition.name if is_of_all else f"{condition.name} ({', '.join(names)})"
+            found.append(msgspec.structs.replace(condition, name=whose))
+    return found
 
 
-def _tone(check: str, text: str, process: NodeStatus, *, ok: bool) -> str:
-    if check == "serving" and process.draining:
-        return "wait"
-    if not ok:
-        return "fail"
-    if check == "room" and process.paused:
-        return "wait"
-    return "ok" if _USUAL.get(check, text) == text else "wait"
+def _condition(check: str, text: str, process: NodeStatus, *, ok: bool) -> Condition:
+    name = CHECK_NAMES.get(check, check)
+    if ok or (check == "serving" and process.draining):
+        is_usual = _USUAL.get(check, text) == text
+        waits = not ok or not is_usual or (check == "room" and process.paused)
+        return Condition(name, "wait" if waits else "ok", text)
+    return Condition(name, "fail", text, process.faults_since_ms.get(check))
+
+
+def split(conditions: Sequence[Condition]) -> tuple[list[Condition], list[str]]:
+    """The conditions to show, the worst first, and the names of others that are well."""
+    names = {CHECK_NAMES.get(check, check) for check in _FIRST} | {"disk", "balancer"}
+    shown = [each for each in conditions if each.tone != "ok" or each.name.split(" ")[0] in names]
+    return worst_first(shown), [each.name for each in conditions if each not in shown]
 
 
 def worst_first(conditions: Sequence[Condition]) -> list[Condition]:

@@ -10,6 +10,10 @@ from fractal_rm.domain.node_status import NodeStatus
 
 BAD_SHARE = 0.1  # of the runs that end: from here on, the node is not well
 
+# What a check is about, if its name does not say it.
+CHECK_NAMES = {"serving": "triggers", "mqtt": "broker", "rest": "REST", "room": "queue",
+          "runs": "open runs"}  # fmt: skip
+
 
 class Health(msgspec.Struct, frozen=True):
     """A tone (``ok``, ``wait`` or ``fail``), its sign, and words.
@@ -75,7 +79,10 @@ def _problems(
         name for each in processes for name, ok, _ in each.checks if not ok and name not in expected
     )
     if faults:
-        yield Health("fail", "✗", f"not well: {', '.join(faults)}")
+        times = [each.faults_since_ms[name] for each in processes for name in faults
+                 if name in each.faults_since_ms]  # fmt: skip
+        text = f"not well: {', '.join(CHECK_NAMES.get(name, name) for name in faults)}"
+        yield Health("fail", "✗", text, min(times, default=None))
     if silent:
         yield Health("fail", "✗", f"no answer from the process {', '.join(silent)}")
     if trouble is not None and trouble.share >= BAD_SHARE:

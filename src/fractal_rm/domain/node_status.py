@@ -43,6 +43,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
     ``open_runs``: numbers of open runs by state. ``oldest_waiting_ms``: since when the oldest run
     waits in the queue. ``checks`` has a name, whether it is well, and a text for each condition.
+    ``faults_since_ms`` has since when checks are not well, by name.
     """
 
     node: str
@@ -63,3 +64,4 @@ class NodeStatus(msgspec.Struct, frozen=True):
     journal_bytes: int = 0
     unprojected_bytes: int = 0
     journal_blocked: str | None = None
+    faults_since_ms: dict[str, int] = {}

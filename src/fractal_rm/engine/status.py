@@ -23,7 +23,10 @@ RUNS_PER_TURN = 4_000
 
 
 async def node_status(
-    dependencies: Dependencies, lifecycle: Lifecycle, checks: Sequence[ReadinessCheck]
+    dependencies: Dependencies,
+    lifecycle: Lifecycle,
+    checks: Sequence[ReadinessCheck],
+    faults_since_ms: dict[str, int],
 ) -> NodeStatus:
     """The status of a node. The event loop is never blocked for longer than about a millisecond.
 
@@ -55,6 +58,7 @@ async def node_status(
         journal_bytes=sizes.total_bytes,
         unprojected_bytes=sizes.unprojected_bytes,
         journal_blocked=blocked and blocked.code,
+        faults_since_ms=faults_since_ms,
     )
 
 

@@ -6,6 +6,8 @@
 - `forms`: reads what a form has sent. `query` reads the query of a page.
 - `assets`: the style sheet, the scripts and the pictures; their versions and licences.
 - `action_links`: the links to the actions on one run; `notices`: what a page says after a form.
+- `runs`, `run_query`: the list of runs. `run`, `run_values`, `run_files`, `waterfall_drawing` and
+  `advice_links`: one run.
 - `text_filters`: times, durations and numbers as people read them.
 - `templates/`: one template for each page; `layout.html` has what is around it, `parts.html` has
   what several pages use.

@@ -148,7 +148,7 @@ def _marked(step: Step, row: StepRow, root: str) -> Card:
     if isinstance(step, Call):
         link = f"{root}components/{quote(step.component, safe='')}"
     elif isinstance(step, SubFlow):
-        link = f"{root}flows/{step.flow}"
+        link = f"{root}flows/{quote(step.flow, safe='')}"
     return msgspec.structs.replace(row.card, marks=_marks(row), link=link)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from litestar import Response, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
+from markupsafe import Markup
 
 from fractal_rm.config.flow_source import SourceLine, lines_of_flow
 from fractal_rm.domain.flow import Flow, components_called_by
@@ -32,7 +33,7 @@ from fractal_rm.web.pages.site import AnyRequest, Site
 
 HOUR_MS = 60 * MINUTE_MS
 LAST_RUNS, LAST_FAILURES = 10, 5
-WITHIN_S = 0.05  # for each question about one flow
+WITHIN_S = 0.04  # for each question about one flow
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -131,7 +132,7 @@ class FlowRow(msgspec.Struct, frozen=True):
     flow: Flow | None
     starts: tuple[tuple[str, str], ...]
     now: FlowStatus
-    chart: object
+    chart: Markup
     share: float
     last: FailureGroup | None = None
 

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from fractal_rm.adapters.disk_space import disk_space
 from fractal_rm.config.model import Config
-from fractal_rm.domain.conditions import Condition, conditions_of, disk_condition, worst_first
+from fractal_rm.domain.balancer_seen import balancer_condition
+from fractal_rm.domain.conditions import Condition, conditions_of, disk_condition, split
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.node_status import FlowStatus, NodeStatus
 from fractal_rm.domain.story.words import duration
@@ -84,6 +85,7 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
         statuses = await site.operator.processes.statuses()
         past = await _past(site)
         now_ms, config = site.clock.now_ms(), site.config()
+        conditions, also_well = split(await _conditions(site, statuses.processes))
         rows = flow_rows(config, statuses.processes, past)
         return await site.page(
             request, "overview.html",
@@ -94,7 +96,8 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
             shown_failures=MAX_FAILURES,
             flows=rows[:MAX_FLOWS],
             more_flows=max(0, len(rows) - MAX_FLOWS),
-            conditions=await _conditions(site, statuses.processes),
+            conditions=conditions,
+            also_well=also_well,
             config=config,
         )  # fmt: skip
 
@@ -105,10 +108,20 @@ async def _conditions(site: Site, processes: Sequence[NodeStatus]) -> list[Condi
     config = site.config()
     disk = await asyncio.to_thread(disk_space, Path(config.state_path))
     sizes = {each.journal: each.journal_bytes for each in processes}
-    return worst_first([
+    sample = await site.samples.latest()
+    configured = config.balancer is not None
+    if sample is None and configured:
+        balancer = Condition("balancer", "quiet", "the newest runs are being read")
+    else:
+        placements = [run.placements for run in sample.runs] if sample else []
+        balancer = balancer_condition(
+            configured=configured, placements=placements, own_id=config.node_id
+        )
+    return [
         *conditions_of(processes),
+        balancer,
         disk_condition(disk, sizes, config.bounds.history_bytes),
-    ])  # fmt: skip
+    ]
 
 
 async def _past(site: Site) -> Past:

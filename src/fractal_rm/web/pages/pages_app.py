@@ -16,6 +16,7 @@ from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
 from fractal_rm.web.pages.bulk import bulk_routes
+from fractal_rm.web.pages.components import component_routes
 from fractal_rm.web.pages.configuration import configuration_routes
 from fractal_rm.web.pages.dead import dead_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
@@ -24,12 +25,14 @@ from fractal_rm.web.pages.flow_actions import flow_action_routes
 from fractal_rm.web.pages.flow_try import flow_try_routes
 from fractal_rm.web.pages.flows import flow_routes
 from fractal_rm.web.pages.glance import Glances
+from fractal_rm.web.pages.nodes import node_routes
 from fractal_rm.web.pages.overview import overview_routes
 from fractal_rm.web.pages.recent import Recent
 from fractal_rm.web.pages.run import run_routes
 from fractal_rm.web.pages.run_actions import run_action_routes
 from fractal_rm.web.pages.run_files import run_file_routes
 from fractal_rm.web.pages.runs import runs_routes
+from fractal_rm.web.pages.samples import Samples
 from fractal_rm.web.pages.send_letter import send_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
@@ -62,11 +65,13 @@ def make_pages_app(
     sessions: Sessions,
 ) -> Litestar:
     """Make the application."""
-    recent = Recent(history, clock)
+    config, recent = operator.configuration.config, Recent(history, clock)
     site = Site(
         rest,
-        history, intake, operator, operator.configuration.config, clock, telemetry, sessions,
-        recent, Glances(history, recent, operator.processes.statuses, clock),
+        history, intake, operator, config, clock, telemetry, sessions,
+        recent,
+        Samples(history, config, clock),
+        Glances(history, recent, operator.processes.statuses, clock),
     )  # fmt: skip
     routes = [
         *asset_routes(site.assets),
@@ -74,6 +79,8 @@ def make_pages_app(
         *configuration_routes(site),
         *settings_routes(site),
         *overview_routes(site),
+        *component_routes(site),
+        *node_routes(site),
         *flow_routes(site),
         *flow_action_routes(site),
         *flow_try_routes(site),

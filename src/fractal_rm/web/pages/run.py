@@ -15,7 +15,7 @@ from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.story import Event, NodeNote, RunToTell, Story, tell, waterfall
 from fractal_rm.domain.story.placing_table import Lines, placing_lines
-from fractal_rm.engine.ports import Handled, RunDetail, RunSummary
+from fractal_rm.engine.ports import Handled, RunOutline, RunSummary
 from fractal_rm.engine.story_of import note_of
 from fractal_rm.web.pages.advice_links import ShownAdvice, shown_advice
 from fractal_rm.web.pages.run_values import RunValue, values_of
@@ -91,7 +91,7 @@ def _view(
     site: Site, run_id: str, shown: Shown, processes: Sequence[NodeStatus]
 ) -> RunPageView | None:
     history, shows_values = site.history, shown.visitor.may("payload")
-    detail = history.run(run_id)
+    detail = history.outline(run_id)
     if detail is None:
         return None
     run = detail.summary
@@ -112,7 +112,7 @@ def _view(
 
 def _made(
     told: RunToTell,
-    detail: RunDetail,
+    detail: RunOutline,
     children: Sequence[RunSummary],
     repeated_by: Sequence[RunSummary],
     handled: Handled | None,
@@ -130,7 +130,7 @@ def _made(
         waterfall=draw(waterfall(told)),
         placing=placing_lines(told),
         advice=shown_advice(story.advice, may_operate=may_operate),
-        values=values_of(detail.facts) if told.show_values else [],
+        values=values_of(detail) if told.show_values else [],
         children=children[:MAX_RELATIVES],
         more_children=max(0, len(children) - MAX_RELATIVES),
         repeated_by=repeated_by[-MAX_RELATIVES:],

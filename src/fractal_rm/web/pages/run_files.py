@@ -13,8 +13,8 @@ from litestar.response import Stream
 
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.masking.facts import masked
-from fractal_rm.engine.ports import RunDetail, TimedFact
-from fractal_rm.web.pages.run_values import TEXT, whole_value
+from fractal_rm.engine.ports import History, RunDetail, TimedFact
+from fractal_rm.web.pages.run_values import TEXT, WholeValue, index_of, whole_value
 from fractal_rm.web.pages.site import AnyRequest, Site
 
 PIECE_BYTES = 256 * 1024
@@ -44,12 +44,11 @@ def run_file_routes(site: Site) -> list[HTTPRouteHandler]:
     @get("/runs/{run_id:str}/values/{which:str}")
     async def value(request: AnyRequest) -> Stream:
         check_payload(request)
-        detail, which = await read(request), str(request.path_params["which"])
-        found = whole_value(detail.facts, which)
+        run_id, which = str(request.path_params["run_id"]), str(request.path_params["which"])
+        found = await asyncio.to_thread(_value, site.history, run_id, which)
         if found is None:
-            raise HTTPException(status_code=404, detail="the run has no such value")
-        name = f"{detail.summary.id}-{which}.{found.ending}"
-        return as_file(_pieces(found.content), found.kind, name)
+            raise HTTPException(status_code=404, detail="there is no such value")
+        return as_file(_pieces(found.content), found.kind, f"{run_id}-{which}.{found.ending}")
 
     @get("/runs/{run_id:str}/facts")
     async def facts(request: AnyRequest) -> Stream:
@@ -71,6 +70,20 @@ def run_file_routes(site: Site) -> list[HTTPRouteHandler]:
         return as_file(iter([made.text.encode()]), "application/toml", name)
 
     return [value, facts, case]
+
+
+def _value(history: History, run_id: str, which: str) -> WholeValue | None:
+    """One value of a run. No other large value is read."""
+    outline = history.outline(run_id)
+    index = None if outline is None else index_of(outline.facts, which)
+    if outline is None or index is None:
+        return None
+    if index in outline.sizes:
+        outline = history.outline(run_id, whole=index)
+    # Meanwhile, the facts may have been deleted because of their age.
+    if outline is None or index >= len(outline.facts):
+        return None
+    return whole_value(outline.facts[index].fact)
 
 
 def as_file(pieces: Iterator[bytes], kind: str, name: str) -> Stream:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Finished, StepPassed
 from fractal_rm.domain.masking.omitted import Omission, Omitted
-from fractal_rm.domain.story.words import size
-from fractal_rm.engine.ports import TimedFact
+from fractal_rm.domain.story.words import size as size_words
+from fractal_rm.engine.ports import RunOutline, TimedFact
 
 MAX_SHOWN = 4 * 1024  # characters of one value on a page
 MAX_ALL_SHOWN = 48 * 1024  # characters of all values on a page
 MAX_VALUES = 200  # on a page
+TEXT, BYTES = "text/plain; charset=utf-8", "application/octet-stream"
 
 
 class RunValue(msgspec.Struct, frozen=True):
@@ -40,59 +41,58 @@ class WholeValue(msgspec.Struct, frozen=True):
     ending: str
 
 
-def values_of(facts: Sequence[TimedFact]) -> list[RunValue]:
+def values_of(outline: RunOutline) -> list[RunValue]:
     """The values of a run that a page shows: in their order."""
     found: list[RunValue] = []
     left = MAX_ALL_SHOWN
-    for which, name, fact in _all(facts):
+    for which, (name, index) in _all(outline.facts).items():
         if len(found) == MAX_VALUES:
             break
-        value = _shown(which, name, fact, min(left, MAX_SHOWN))
+        fact, size = outline.facts[index].fact, outline.sizes.get(index)
+        value = _shown(which, name, fact, size, min(left, MAX_SHOWN))
         left -= len(value.text)
         found.append(value)
     return found
 
 
-def whole_value(facts: Sequence[TimedFact], which: str) -> WholeValue | None:
-    """A whole value by its name in addresses; None: the run has no such value."""
-    for each, _, fact in _all(facts):
-        if each == which:
-            return _whole(fact)
-    return None
+def index_of(facts: Sequence[TimedFact], which: str) -> int | None:
+    """The index of the fact with a value, by its name in addresses; None: there is none."""
+    found = _all(facts).get(which)
+    return None if found is None else found[1]
 
 
-def _all(facts: Sequence[TimedFact]) -> Iterator[tuple[str, str, AnyFact]]:
-    last: dict[str, tuple[str, AnyFact]] = {}  # of a step that was executed again, the last result
-    for timed in facts:
-        fact = timed.fact
-        match fact:
+def _all(facts: Sequence[TimedFact]) -> dict[str, tuple[str, int]]:
+    """Name and index of each value. Of a step that was executed again, the last result counts."""
+    found: dict[str, tuple[str, int]] = {}
+    for index, timed in enumerate(facts):
+        match timed.fact:
             case Accepted():
-                last["payload"] = "Request: the payload", fact
-            case Finished():
-                last[f"result-{fact.step}"] = f"Result of step {fact.step}", fact
-            case StepPassed() if fact.reply is not UNSET:
-                last["reply"] = "Reply", fact
-            case Dead() if fact.body:
-                last["message"] = "Message", fact
+                found["payload"] = "Request: the payload", index
+            case Finished(step=step):
+                found[f"result-{step}"] = f"Result of step {step}", index
+            case StepPassed(reply=reply) if reply is not UNSET:
+                found["reply"] = "Reply", index
+            case Dead(body=body) if body:
+                found["message"] = "Message", index
             case _:
                 pass
-    for which, (name, fact) in last.items():
-        yield which, name, fact
+    return found
 
 
-def _shown(which: str, name: str, fact: AnyFact, most: int) -> RunValue:
-    whole = _whole(fact)
+def _shown(which: str, name: str, fact: AnyFact, size: int | None, most: int) -> RunValue:
+    """A value for a page. ``size``: its size, if the fact has only its beginning."""
+    whole = whole_value(fact)
+    length = len(whole.content) if size is None else size
     omitted: Omitted | msgspec.UnsetType = getattr(fact, "omitted", UNSET)
     note = ""
-    if omitted is not UNSET:
-        note = _NOTES[omitted.what].format(size(omitted.size))
-    if whole.kind == "application/octet-stream":
-        return RunValue(which, name, "", len(whole.content), True, note or "these are not text")
-    start = whole.content[: 4 * most].decode("utf-8", "replace")[:most]
+    if omitted is not UNSET and size is None:
+        note = _NOTES[omitted.what].format(size_words(omitted.size))
+    if whole.kind == BYTES:
+        return RunValue(which, name, "", length, False, note or "these are not text")
+    start = whole.content[: 4 * most].decode("utf-8", "replace")
     if whole.ending == "json":
-        start = _formatted(whole.content, start)[:most]
-    is_cut = len(start.encode("utf-8", "replace")) < len(whole.content) and len(start) >= most
-    return RunValue(which, name, start, len(whole.content), is_cut, note)
+        start = _formatted(whole.content, start)
+    return RunValue(which, name, start[:most], length, size is not None or len(start) > most, note)
 
 
 def _formatted(content: bytes, otherwise: str) -> str:
@@ -112,7 +112,7 @@ _NOTES = {
 }
 
 
-def _whole(fact: AnyFact) -> WholeValue:
+def whole_value(fact: AnyFact) -> WholeValue:
     """The value of a fact as a file: the text of a text, JSON, or bytes."""
     data: bytes | msgspec.UnsetType = getattr(fact, "data", UNSET)
     if isinstance(fact, Dead):
@@ -127,14 +127,11 @@ def _whole(fact: AnyFact) -> WholeValue:
     return WholeValue(raw, "application/json", "json")
 
 
-TEXT = "text/plain; charset=utf-8"
-
-
 def _file_of_bytes(data: bytes) -> WholeValue:
     try:
         _ = data.decode()
     except UnicodeDecodeError:
-        return WholeValue(data, "application/octet-stream", "bin")
+        return WholeValue(data, BYTES, "bin")
     return WholeValue(data, TEXT, "txt")
 
 

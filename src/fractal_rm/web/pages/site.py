@@ -24,6 +24,7 @@ from fractal_rm.web.pages.filter_links import query_with
 from fractal_rm.web.pages.glance import UNKNOWN, Glances
 from fractal_rm.web.pages.notices import notice_in, without_notice
 from fractal_rm.web.pages.recent import Recent
+from fractal_rm.web.pages.samples import Samples
 from fractal_rm.web.pages.text_filters import FILTERS, Zone
 from fractal_rm.web.pages.visitor import Visitor, path_of, root_of
 
@@ -82,6 +83,7 @@ class Site:
     telemetry: Telemetry
     sessions: Sessions
     recent: Recent
+    samples: Samples
     glances: Glances
     assets: Assets = field(default_factory=Assets)
     templates: Environment = field(default_factory=make_templates)

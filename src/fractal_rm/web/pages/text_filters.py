@@ -59,6 +59,11 @@ class Zone(str, Enum):
         """The time of day: ``14:02:11``."""
         return self._text(at_ms, "%H:%M:%S")
 
+    def minute(self, at_ms: int, now_ms: int) -> str:
+        """The same without seconds: ``14:02``, ``Nov 28 14:02``."""
+        text = self.short(at_ms, now_ms)
+        return text[:5] if text[2:3] == ":" else text
+
     def short(self, at_ms: int, now_ms: int) -> str:
         """The time of day, with the day if it is not today: ``14:02:11``, ``Nov 28 14:02``."""
         moment, now = self.moment(at_ms), self.moment(now_ms)
