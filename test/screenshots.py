@@ -26,11 +26,13 @@ MORE = {"busy": ["", "runs"], "idle": [""], "empty": ["", "failures"]}
 QUESTIONS = re.compile(
     "/(cancel|release|discard|decide-[a-z]+|send|pause|resume|rollback|new|diff|edit/\\{[^}]*\\})(/|$)"
 )
-THEMES = ("light", "dark")
 WIDTHS = {"wide": WIDE, "narrow": NARROW}
+# By default a page is shown in light colours, and dark on a phone. Of these pages, there is all.
+THEMES = {"wide": ["light"], "narrow": ["dark"]}
+IN_ALL_THEMES = ("overview", "runs-one", "flows-one")
 MAX_HEIGHT = {"wide": 860, "narrow": 900}
 # Few colours: pictures are in the repository.
-SMALLER = ["pngquant", "--force", "--strip", "--nofs", "--speed", "1", "24", "--output"]
+SMALLER = ["pngquant", "--force", "--strip", "--nofs", "--speed", "1", "48", "--output"]
 FULL_HEIGHT = "() => document.querySelector('#page').scrollHeight + 40"
 
 
@@ -49,9 +51,9 @@ def _name(path: str, story: str) -> str:
 
 
 def take(page: Page, folder: Path, name: str, stage: PageStage, address: str) -> Iterator[Path]:
-    """Take the pictures of a page, in both widths and themes."""
+    """Take the pictures of a page, in both widths."""
     for width, (x, y) in WIDTHS.items():
-        for theme in THEMES:
+        for theme in ("light", "dark") if name in IN_ALL_THEMES else THEMES[width]:
             page.emulate_media(color_scheme=theme)
             page.set_viewport_size({"width": x, "height": y})
             page.goto(stage.url + address)
