@@ -71,7 +71,7 @@ class NoRuns:
 class OperatorStage:
     """The service, in a thread with an event loop. There is one run in each state (`OPEN`)."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, **rest: Any) -> None:
         self.port = free_port()
         file = TokenFile(state)
         with file.changing() as tokens:
@@ -100,7 +100,7 @@ class OperatorStage:
         tokens_of_node = Tokens(file, clock.now_ms, self.telemetry, None)
         self.url = f"http://{HOST}:{self.port}/"
         self.service = RestService(
-            Rest(port=self.port),
+            Rest(port=self.port, **rest),
             intake=NoRuns(),
             history=SqliteHistory(state),
             flows=lambda: {"1": Flow("1"), "2": Flow("2")},
@@ -154,9 +154,9 @@ class OperatorStage:
 
 
 @contextmanager
-def operator_stage(state: Path):
-    """Start the service, and stop it at the end."""
-    stage = OperatorStage(state)
+def operator_stage(state: Path, **rest: Any):
+    """Start the service, and stop it at the end. ``rest`` has settings of the section ``rest``."""
+    stage = OperatorStage(state, **rest)
     thread = threading.Thread(target=stage.loop.run_forever)
     thread.start()
     try:

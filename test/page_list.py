@@ -40,7 +40,8 @@ class Examples:
         failed, letter = first(State.FAILED, "1"), first(State.DEAD)
         self._values = {
             "runs": failed, "dead": letter, "flows": "1", "components": "store", "nodes": "line-4",
-            "config": "flows.conf", "bulk": stage.bulk, "runs/cancel": first(State.ACCEPTED, "3"),
+            "config": "flows.conf", "config/{number:int}": "1", "bulk": stage.bulk,
+            "runs/cancel": first(State.ACCEPTED, "3"),
             "runs/release": first(State.PARKED, "3"),
             "runs/decide-step": first(State.UNKNOWN, "3"),
         }  # fmt: skip

@@ -211,13 +211,44 @@ def test_the_payload_of_an_earlier_run_is_offered_without_characters_that_mislea
     assert (status, body["facts"][0]["fact"]["payload"]) == (200, payload)
 
 
+def test_a_payload_that_is_too_large_to_be_shown_is_sent_as_it_is(operator, line):
+    payload = {"line": 7, "frame": "x" * 40_000}
+    run = line.node.trigger("2", payload, ask_balancer=True, Prefer="wait=30")[2]["run"]
+    page = operator.read(f"flows/2/try?run={run}")
+    assert "has 40 kB: too many to be shown here" in page.text
+    assert "xxxx" not in page.source
+    started = operator.send(page, "flows/2/try", run=run)
+    new = started.headers["location"].partition("?")[0].rpartition("/")[2]
+    wait_until(lambda: line.node.history.run(new))
+    assert line.node.history.run(new).facts[0].fact.payload == payload_of(line, run)
+
+
+def payload_of(line, run):
+    return line.node.history.run(run).facts[0].fact.payload
+
+
+def test_a_flow_that_was_removed_is_shown_while_it_is_paused_and_can_be_resumed(operator, line):
+    flows = line.node.config / "flows.conf"
+    text = flows.read_text()
+    operator.send(operator.read("flows/4/pause"), "flows/4/pause")
+    line.node.trigger("4", {}, ask_balancer=True)
+    flows.write_text(text.replace("4 report the night", "5 report the night"))
+    wait_until(lambda: operator.read("flows/5").status == 200)
+    assert "4 not in flows.conf ‖ paused by token anna" in operator.read("flows").text
+    resumed = operator.send(operator.read("flows/4/resume"), "flows/4/resume")
+    assert resumed.headers["location"] == "../../flows?notice=flow-resumed"
+    flows.write_text(text)
+    wait_until(lambda: operator.read("flows/4").status == 200)
+
+
 def test_a_file_with_errors_changes_nothing_on_the_pages_but_a_note(operator, line):
     flows = line.node.config / "flows.conf"
     text = flows.read_text()
     flows.write_text("1 broken\nTO camera nowhere\nGET\n")
     page = operator.read("flows/2")
     assert "an error, so they are not in force: flows.conf line 2" in page.text
-    assert "20 POST JSON" in page.text  # the text in force is that of the configuration applied
+    # The text in force is that of the configuration that was applied, and stored a moment later.
+    wait_until(lambda: "20 POST JSON" in operator.read("flows/2").text)
     assert operator.read("flows").status == 200
     flows.write_text(text)
     assert "The files on the disk have" not in operator.read("flows/2").text

@@ -90,7 +90,8 @@ def link(text: str, name: str) -> str:
     """The address of the first link with a name."""
     found = re.search(rf'<a [^>]*href="([^"]*)"[^>]*>{re.escape(name)}</a>', main_part(text))
     assert found, f"there is no link {name}"
-    return "/" + html.unescape(found[1]).lstrip("./")
+    address = "/" + html.unescape(found[1]).lstrip("./")
+    return address + "&patient=true" if "/bulk/" in address else address
 
 
 # --- failures by kind -----------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def test_an_empty_filter_never_means_all(site, query):
 
 def test_a_form_without_conditions_is_refused(site):
     stage = site(a_failure(1))
-    form = form_of(stage, "/bulk/new?action=discard&state=failed")
+    form = form_of(stage, "/bulk/new?action=discard&state=failed&patient=true")
     for name in ("state", "since"):
         form.fields.pop(name, None)
 
@@ -193,7 +194,7 @@ def test_a_form_without_conditions_is_refused(site):
 
 def test_more_runs_than_the_page_has_shown_are_refused_with_the_number_now(site):
     stage = site(*(a_failure(n) for n in range(1, 4)))
-    form = form_of(stage, "/bulk/new?action=discard&state=failed")
+    form = form_of(stage, "/bulk/new?action=discard&state=failed&patient=true")
     stage.actions.runs |= {run_id(90 + n): State.FAILED for n in range(5)}
 
     answer = send(stage, form)
@@ -212,7 +213,7 @@ def test_an_action_on_many_runs_can_be_stopped_on_its_page(site):
         return await act(request)
 
     stage.actions.act = wait
-    begun = send(stage, form_of(stage, "/bulk/new?action=discard&state=failed"))
+    begun = send(stage, form_of(stage, "/bulk/new?action=discard&state=failed&patient=true"))
     path = "/" + begun.headers["location"].lstrip("./").partition("?")[0]
     form = form_of(stage, path)
     assert 'data-every="1"' in read(stage, path)

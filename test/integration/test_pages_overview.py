@@ -80,13 +80,13 @@ def test_a_failing_component_is_named_with_its_number_its_time_and_links(site):
     assert "step #, press move: status #: busy" in text
     assert 'href="./components/press"' in text
     assert f'href="./runs/{run_id(2)}">Look' in text
-    assert 'href="./failures?state=failed&amp;flow=1&amp;component=press&amp;cause=status' in text
+    assert 'href="./bulk/new?action=replay&amp;state=failed&amp;flow=1&amp;component=press' in text
     assert "all runs fail" in text  # in the bar
 
 
 def test_whoever_may_only_read_is_offered_no_action(site):
     stage = site(a_failure(1, NOW_MS - 9_000))
-    assert "Send again" not in page(stage)
+    assert "Replay" not in page(stage)
 
 
 def test_the_figures_count_runs_and_say_how_long_they_took(site):

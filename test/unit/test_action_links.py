@@ -10,9 +10,11 @@ import pytest
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.cause_words import meaning_of
 from fractal_rm.domain.possible_actions import Offer, offered_actions
+from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunSummary
 from fractal_rm.web.pages.action_links import action_links
+from fractal_rm.web.pages.bulk_links import bulk_links
 from fractal_rm.web.pages.notices import Notice, notice_in, without_notice
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -78,3 +80,25 @@ def test_the_meanings_of_causes_are_those_of_the_documentation():
             text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell[2]).replace("`", "")
             assert meaning_of(cell[1]) == text
     assert all(meaning_of(cause.value) for cause in Cause if cause is not Cause.OTHER)
+
+
+@pytest.mark.parametrize(
+    ("states", "labels"),
+    [
+        (None, ["Replay all", "Discard all", "Cancel all"]),
+        ((State.FAILED,), ["Replay all", "Discard all"]),
+        ((State.SUCCEEDED,), ["Replay all"]),
+        ((State.PARKED,), ["Release all", "Cancel all"]),
+        ((State.RUNNING, State.ACCEPTED), ["Cancel all"]),
+        ((State.HANDED_OFF,), []),
+    ],
+)
+def test_a_list_of_runs_offers_what_applies_to_all_of_them(states, labels):
+    links = bulk_links(RunFilter(flow="1", states=states, since_ms=5))
+    assert [label for label, _ in links] == labels
+    assert all("flow=1" in query and "since=5" in query for _, query in links)
+
+
+def test_a_list_without_conditions_offers_no_action_on_all_runs():
+    assert bulk_links(RunFilter()) == []
+    assert bulk_links(RunFilter(handled=False)) == []

@@ -23,12 +23,18 @@ from fractal_rm.web.pages.back import see_other
 from fractal_rm.web.pages.notices import PARAMETER, Notice
 from fractal_rm.web.pages.site import AnyRequest, Site
 from fractal_rm.web.pages.subject import Subject, read_subject
+from fractal_rm.web.pages.text_filters import Zone
 from fractal_rm.web.pages.visitor import root_of
 from fractal_rm.web.problems import headers_of
 
 # Made for one page. Whoever presses its button twice asks for one thing.
 RequestKey = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 RunId = Annotated[str, msgspec.Meta(max_length=64)]
+
+
+def zone_of(request: AnyRequest) -> Zone:
+    """The time zone of the pages in this browser."""
+    return Zone.of(request.cookies.get("zone", ""))
 
 
 def new_key() -> str:
@@ -40,7 +46,9 @@ async def subject_of(site: Site, request: AnyRequest) -> Subject:
     """The run that the path names. Raises HTTPException."""
     run_id: str = request.path_params["run_id"]
     shows_values = site.visitor(request).may("payload")
-    subject = await asyncio.to_thread(read_subject, site, run_id, shows_values=shows_values)
+    subject = await asyncio.to_thread(
+        read_subject, site, run_id, zone_of(request), shows_values=shows_values
+    )
     if subject is None:
         raise no_such_run(run_id)
     return subject
@@ -69,7 +77,9 @@ async def refused(site: Site, request: AnyRequest, error: ActionRefused) -> Resp
     """The page that says why an action was not done, how the run is, and what can be done."""
     run: RunSummary | None = None
     if error.run:
-        subject = await asyncio.to_thread(read_subject, site, error.run, shows_values=False)
+        subject = await asyncio.to_thread(
+            read_subject, site, error.run, zone_of(request), shows_values=False
+        )
         run = None if subject is None else subject.summary
     # The reason of this refusal names an option of the command; the page has a link instead.
     is_handled = isinstance(error, AlreadyHandled) and run is not None and run.handled is not None

@@ -13,7 +13,7 @@ from fractal_rm.domain.actions import ActionRefused, BulkRequest
 from fractal_rm.web.api.bulk import NOT_KEPT
 from fractal_rm.web.api.identity import identity_of
 from fractal_rm.web.bulks import Bulk
-from fractal_rm.web.pages.asked import gone_to, new_key, refused
+from fractal_rm.web.pages.asked import gone_to, new_key, refused, zone_of
 from fractal_rm.web.pages.bulk_form import BulkForm, BulkQuery
 from fractal_rm.web.pages.bulk_question import ask_about_many
 from fractal_rm.web.pages.bulk_words import words_for, words_of_bulk
@@ -21,7 +21,6 @@ from fractal_rm.web.pages.filter_links import words_of
 from fractal_rm.web.pages.forms import read_form, read_page_query
 from fractal_rm.web.pages.notices import Notice
 from fractal_rm.web.pages.site import AnyRequest, Site
-from fractal_rm.web.pages.text_filters import Zone
 
 
 class StopForm(msgspec.Struct, frozen=True):
@@ -82,11 +81,6 @@ def bulk_routes(site: Site) -> list[HTTPRouteHandler]:
         return gone_to(request, f"bulk/{bulk.id}", notice)
 
     return [show_all, ask, start, show, stop]
-
-
-def zone_of(request: AnyRequest) -> Zone:
-    """The time zone of the pages in this browser."""
-    return Zone.of(request.cookies.get("zone", ""))
 
 
 def _find(site: Site, request: AnyRequest) -> Bulk:

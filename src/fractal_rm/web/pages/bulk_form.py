@@ -29,7 +29,8 @@ NO_CONDITION = (
 class BulkQuery(Conditions, frozen=True, kw_only=True):
     """What is asked for: an action, and the conditions on the runs.
 
-    ``dead_letters``: dead letters are meant, and not runs.
+    ``dead_letters``: dead letters are meant, and not runs. ``patient``: whoever asks waits some
+    seconds for the number.
     """
 
     action: BulkKind
@@ -39,6 +40,7 @@ class BulkQuery(Conditions, frozen=True, kw_only=True):
     definition: Definition = Definition.RECORDED
     note: Note = ""
     again: bool = False
+    patient: bool = False
 
     def to_action(self) -> BulkAction:
         """The action, without a run."""

@@ -16,6 +16,7 @@ from fractal_rm.web.pages.filter_links import fields_of, query_of
 from fractal_rm.web.pages.questions import Field, Option
 
 COUNT_WITHIN_S = 0.07
+PATIENT_S = 5.0
 KINDS_WITHIN_S, EXAMPLES_WITHIN_S = 0.05, 0.03
 MAX_KINDS, MAX_EXAMPLES = 5, 5
 
@@ -23,7 +24,8 @@ MAX_KINDS, MAX_EXAMPLES = 5, 5
 class BulkQuestion(msgspec.Struct, frozen=True):
     """What the page says. ``shown``: the runs that were counted; later ones are not meant.
 
-    ``obstacle``: why nothing can be done; ``narrower``: the query of a page that may help.
+    ``obstacle``: why nothing can be done; ``narrower`` and ``patient``: queries of pages
+    that may help, one with fewer runs and one that counts for longer.
     ``kinds_to_ms``: only the runs since this time are counted by kind. ``hidden``: the fields with
     the conditions.
     """
@@ -39,6 +41,7 @@ class BulkQuestion(msgspec.Struct, frozen=True):
     fields: list[Field] = []
     obstacle: str = ""
     narrower: str = ""
+    patient: str = ""
     unreadable: list[str] = []
 
 
@@ -52,10 +55,15 @@ def ask_about_many(history: History, query: BulkQuery, now_ms: int) -> BulkQuest
     until_ms = now_ms if wanted.until_ms is None else min(wanted.until_ms, now_ms)
     fixed = msgspec.structs.replace(wanted, until_ms=until_ms)
     shown = filter_for(query.to_action(), fixed)
-    count = history.count(shown, most=MAX_RUNS, within_s=COUNT_WITHIN_S)
+    within_s = PATIENT_S if query.patient else COUNT_WITHIN_S
+    count = history.count(shown, most=MAX_RUNS, within_s=within_s)
     if not count.is_exact:
         return BulkQuestion(
-            shown, count.number, obstacle=_too_many(count), narrower=_narrower(query, shown, count)
+            shown,
+            count.number,
+            obstacle=_too_many(count),
+            narrower=_narrower(query, shown, count),
+            patient="" if query.patient or count.searched_to_ms is None else _patient(query, shown),
         )
     if count.number == 0:
         nothing = "Nothing matches now, so there is nothing to do."
@@ -88,17 +96,21 @@ def _too_many(count: Count) -> str:
             " example by a time."
         )
     return (
-        "There are too many to count them for a page. Choose fewer, for example by a time:"
-        f" {count.number:,} were counted so far, the newest."
+        f"They are not all counted yet: {count.number:,} so far, the newest. Count on, or choose"
+        " fewer, for example by a time."
     )
 
 
 def _narrower(query: BulkQuery, shown: RunFilter, count: Count) -> str:
     """The query for the newest runs, as far as they were counted."""
-    if count.searched_to_ms is None:
+    if count.searched_to_ms is None or not count.number:
         return ""
     newest = msgspec.structs.replace(shown, since_ms=count.searched_to_ms + 1)
     return query_of(_hidden(query, newest))
+
+
+def _patient(query: BulkQuery, shown: RunFilter) -> str:
+    return query_of({**_hidden(query, shown), "patient": "true"})
 
 
 def _hidden(query: BulkQuery, shown: RunFilter) -> dict[str, str]:

@@ -19,10 +19,10 @@ from fractal_rm.engine.ports import Failures, Found, History, RunSummary
 from fractal_rm.web.api.filters import Conditions, Cursor, Name, TimeText, filter_of
 from fractal_rm.web.pages.asked import subject_of
 from fractal_rm.web.pages.back import see_other
+from fractal_rm.web.pages.failure_rows import FailureRow
 from fractal_rm.web.pages.failures import RANGES, GroupTable
 from fractal_rm.web.pages.filter_links import query_of, text_of_shape
 from fractal_rm.web.pages.forms import read_page_query
-from fractal_rm.web.pages.group_rows import GroupRow
 from fractal_rm.web.pages.letters import message_of
 from fractal_rm.web.pages.site import HEADERS, AnyRequest, Site
 from fractal_rm.web.pages.subject import Subject
@@ -119,7 +119,7 @@ def _read(history: History, wanted: RunFilter, cursor: str | None) -> tuple[Foun
 class Similar(msgspec.Struct, frozen=True):
     """Dead letters of the same kind. ``row`` is None if there is no other one."""
 
-    row: GroupRow | None
+    row: FailureRow | None
     others: list[RunSummary]
 
 

@@ -11,11 +11,12 @@ from litestar.handlers import HTTPRouteHandler
 from fractal_rm.domain.list_names import list_names
 from fractal_rm.engine.ports import Failures
 from fractal_rm.web.api.filters import Conditions, Name, States, TimeText, filter_of
+from fractal_rm.web.pages.failure_rows import FailureRow, failure_rows
 from fractal_rm.web.pages.forms import read_page_query
-from fractal_rm.web.pages.group_rows import GroupRow, begin_of, rows_of
 from fractal_rm.web.pages.site import AnyRequest, Site
 
-MAX_ROWS = 50
+MAX_ROWS = 25
+WITHIN_S = 0.08
 RANGES = (
     ("1h", "1 hour"), ("6h", "6 hours"), ("24h", "24 hours"), ("7d", "7 days"), ("60d", "60 days"),
     ("36500d", "all"),
@@ -46,9 +47,8 @@ class FailuresQuery(msgspec.Struct, frozen=True):
 class GroupTable(msgspec.Struct, frozen=True):
     """Groups as a table. ``more``: how many groups are left out."""
 
-    rows: list[GroupRow]
+    rows: list[FailureRow]
     runs: int
-    begin_ms: int
     more: int
     searched_to_ms: int | None
     unreadable: str
@@ -56,11 +56,9 @@ class GroupTable(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, found: Failures, since_ms: int, now_ms: int) -> GroupTable:
         """The table for groups that were found since a time."""
-        begin_ms = begin_of(found.groups, since_ms)
         return cls(
-            rows_of(found.groups[:MAX_ROWS], begin_ms, now_ms),
+            failure_rows(found.groups, now_ms, since_ms)[:MAX_ROWS],
             sum(each.count for each in found.groups),
-            begin_ms,
             max(len(found.groups) - MAX_ROWS, 0),
             found.searched_to_ms,
             list_names(found.unreadable),
@@ -75,7 +73,7 @@ def failure_routes(site: Site) -> list[HTTPRouteHandler]:
         query = read_page_query(request, FailuresQuery)
         now_ms = site.clock.now_ms()
         wanted = filter_of(query.conditions(), now_ms, dead_letters=False)
-        found = await asyncio.to_thread(site.history.failures, wanted)
+        found = await asyncio.to_thread(site.history.failures, wanted, within_s=WITHIN_S)
         return await site.page(
             request, "failures.html", query=query, ranges=RANGES,
             groups=GroupTable.of(found, wanted.since_ms or 0, now_ms),

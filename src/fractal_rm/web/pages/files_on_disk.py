@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.applied import NotKept, applied_numbers
 from fractal_rm.config.compile import FILES
 from fractal_rm.config.flow_source import flows_text_in_force
 from fractal_rm.config.model import Config
@@ -15,7 +16,9 @@ from fractal_rm.config.regular_file import Version, file_version
 from fractal_rm.domain.findings import Level
 from fractal_rm.web.config_check import ConfigCheck, FindingView
 
-Stamp = tuple[str, tuple[Version | None, ...]]  # the digest in force, and the state of each file
+# The digest in force, the state of each file, and the newest configuration that was stored: it is
+# stored a moment after it was applied.
+Stamp = tuple[str, tuple[Version | None, ...], int]
 
 
 class FilesOnDisk(msgspec.Struct, frozen=True):
@@ -54,7 +57,15 @@ class FilesWatch:
 
 
 def _stamp_of(config: Config) -> Stamp:
-    return config.digest, tuple(_version(Path(config.folder) / file) for file in FILES)
+    versions = tuple(_version(Path(config.folder) / file) for file in FILES)
+    return config.digest, versions, _newest_stored(Path(config.state_path))
+
+
+def _newest_stored(state: Path) -> int:
+    try:
+        return max(applied_numbers(state), default=0)
+    except NotKept:
+        return 0
 
 
 def _version(path: Path) -> Version | None:

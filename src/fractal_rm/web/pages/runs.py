@@ -18,6 +18,7 @@ from fractal_rm.domain.trigger import TriggerSource
 from fractal_rm.engine.ports import Count, Found, History, RunSummary
 from fractal_rm.web.api.query import read_query
 from fractal_rm.web.pages.back import see_other
+from fractal_rm.web.pages.bulk_links import bulk_links
 from fractal_rm.web.pages.forms import filled
 from fractal_rm.web.pages.run_query import (
     GROUPS,
@@ -86,6 +87,7 @@ def runs_routes(site: Site) -> list[HTTPRouteHandler]:
             query=query,
             listed=listed,
             links=quick_links(query),
+            bulk_links=bulk_links(wanted),
             choices=choices_of(site.config(), query),
             ranges=RANGES,
             words=words_of(wanted, shown.short),

@@ -14,7 +14,7 @@ from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.seen_calls import SeenCall, calls_of
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import Clock, History, RunDetail, RunSummary
+from fractal_rm.engine.ports import Clock, History, RunOutline, RunSummary
 from fractal_rm.engine.story_of import version_in
 from fractal_rm.web.pages.background import Background
 
@@ -76,12 +76,12 @@ class Samples:
         for summary in found.runs:
             if self._clock.monotonic_s() >= ends_s:
                 break
-            detail = self._history.run(summary.id)
+            detail = self._history.outline(summary.id)
             if detail is not None:
                 sampled.append(self._sampled(detail, flows))
         return sampled
 
-    def _sampled(self, detail: RunDetail, flows: Mapping[str, Flow]) -> SampledRun:
+    def _sampled(self, detail: RunOutline, flows: Mapping[str, Flow]) -> SampledRun:
         facts = [(each.at_ms, each.fact) for each in detail.facts]
         flow = self._flow(detail, flows)
         senders = [fact.sender for _, fact in facts if isinstance(fact, Received)]
@@ -92,7 +92,7 @@ class Samples:
             [] if flow is None else calls_of(flow, facts),
         )
 
-    def _flow(self, detail: RunDetail, flows: Mapping[str, Flow]) -> Flow | None:
+    def _flow(self, detail: RunOutline, flows: Mapping[str, Flow]) -> Flow | None:
         """The flow with which a run began. None: it is not kept."""
         version = version_in(detail)
         if version is None:

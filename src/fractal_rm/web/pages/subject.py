@@ -15,7 +15,7 @@ from fractal_rm.domain.transitions import ImpossibleFact
 from fractal_rm.engine.ports import Handled, RunDetail, RunSummary
 from fractal_rm.engine.story_of import note_of, run_to_tell, version_in
 from fractal_rm.web.pages.site import Site
-from fractal_rm.web.stories import utc_text
+from fractal_rm.web.pages.text_filters import Zone
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,11 @@ class Subject:
         return without_lines(self.recorded) != without_lines(self.current)
 
 
-def read_subject(site: Site, run_id: str, *, shows_values: bool) -> Subject | None:
-    """A run with its facts, or None if no journal has it. Blocks: it reads the disk."""
+def read_subject(site: Site, run_id: str, zone: Zone, *, shows_values: bool) -> Subject | None:
+    """A run with its facts, or None if no journal has it. Blocks: it reads the disk.
+
+    ``zone``: the time zone of the times in its story.
+    """
     history = site.history
     detail = history.run(run_id)
     if detail is None:
@@ -64,7 +67,7 @@ def read_subject(site: Site, run_id: str, *, shows_values: bool) -> Subject | No
     told = run_to_tell(
         detail,
         now_ms=site.clock.now_ms(),
-        clock=utc_text,
+        clock=lambda at_ms: f"{zone.full(at_ms)} {zone.label}",
         flow=recorded,
         current=config.flows,
         here=note_of(config),
