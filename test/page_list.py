@@ -56,4 +56,4 @@ class Examples:
             return "bulk/new?action=discard&state=failed"
         words = route.split("/")
         value = self._values.get(f"{words[1]}/{words[-1]}", self._values.get(words[1], ""))
-        return re.sub(r"\{[^}]*\}", value, route)[1:]
+        return re.sub(r"\{[^}]*\}", value, route.replace("{number:int}", "1"))[1:]

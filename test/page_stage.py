@@ -114,7 +114,9 @@ class PageStage:
         }  # fmt: skip
         target = {"protocol": "http", "ip": HOST, "port": self.components.port}
         node.write("components", {
-            name: {"config": {**target, "timeout_s": 3_000, "endpoints": endpoints[name]}}
+            name: {"config": {**target, "timeout_s": 3_000 if name == "store" else 20,
+                              "endpoints": endpoints[name]}}  # runs are held at the store
+
             for name in endpoints
         })  # fmt: skip
         peer = {"protocol": "http", "ip": HOST, "port": free_port(), "endpoint": "startrm"}

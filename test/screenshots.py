@@ -6,6 +6,7 @@ are taken whose names have one of them. The program pngquant makes the files sma
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,34 +21,39 @@ from page_list import Examples, routes
 from page_stage import PageStage, page_stage
 
 # The pictures of a page are from the node in trouble. Of these pages, there are more.
-MORE = {"busy": ["", "flows", "flows/1", "runs"], "idle": [""], "empty": ["", "runs", "failures"]}
-THEMES = ("light", "dark")
+MORE = {"busy": ["", "runs"], "idle": [""], "empty": ["", "failures"]}
+# Pages that ask before something is done look alike: one of them is shown.
+QUESTIONS = re.compile(
+    "/(cancel|release|discard|decide-[a-z]+|send|pause|resume|rollback|new|diff|edit/\\{[^}]*\\})(/|$)"
+)
 WIDTHS = {"wide": WIDE, "narrow": NARROW}
-MAX_HEIGHT = {"wide": 1_100, "narrow": 1_300}
+# By default a page is shown in light colours, and dark on a phone. Of these pages, there is all.
+THEMES = {"wide": ["light"], "narrow": ["dark"]}
+IN_ALL_THEMES = ("overview", "runs-one", "flows-one")
+MAX_HEIGHT = {"wide": 860, "narrow": 900}
 # Few colours: pictures are in the repository.
-SMALLER = ["pngquant", "--force", "--strip", "--nofs", "--speed", "1", "16", "--output"]
+SMALLER = ["pngquant", "--force", "--strip", "--nofs", "--speed", "1", "48", "--output"]
 FULL_HEIGHT = "() => document.querySelector('#page').scrollHeight + 40"
 
 
 def pages_of(story: str, stage: PageStage) -> dict[str, str]:
     """The addresses of the pages to show of a node, by the names of their pictures."""
     if story != "broken":
-        known = [path[1:] for path in routes() if "{" not in path] + ["flows/1"]
+        known = [path[1:] for path in routes() if "{" not in path]
         return {_name(each, story): each for each in MORE[story] if each in known}
     examples = Examples(stage)
-    return {_name(path[1:], ""): examples.of(path) for path in routes()}
+    return {_name(path, ""): examples.of(path) for path in routes() if not QUESTIONS.search(path)}
 
 
 def _name(path: str, story: str) -> str:
-    words = [word.partition(":")[0].strip("{}") for word in path.split("/")]
-    name = "-".join(word for word in words if word) or "overview"
-    return f"{name}-{story}" if story else name
+    path = re.sub(r"\{[^}]*\}", "one", path).strip("/")
+    return (path.replace("/", "-") or "overview") + (f"-{story}" if story else "")
 
 
 def take(page: Page, folder: Path, name: str, stage: PageStage, address: str) -> Iterator[Path]:
-    """Take the pictures of a page, in both widths and themes."""
+    """Take the pictures of a page, in both widths."""
     for width, (x, y) in WIDTHS.items():
-        for theme in THEMES:
+        for theme in ("light", "dark") if name in IN_ALL_THEMES else THEMES[width]:
             page.emulate_media(color_scheme=theme)
             page.set_viewport_size({"width": x, "height": y})
             page.goto(stage.url + address)

@@ -80,3 +80,18 @@ async def test_runs_of_an_older_definition_are_at_no_step_of_the_new_one():
         release.set()
     assert same == {"8": {}, "7": {1: 1}}  # it does the same, at other lines of flows.conf
     assert (flow.in_flight, flow.at_steps) == (1, {})
+
+
+async def test_a_check_that_is_not_well_says_since_when_also_if_nobody_has_asked_before():
+    async with Stage() as stage:
+        since_ms = stage.clock.now_ms()
+        stage.journal.full = True
+        stage.node.watch_journal()
+        stage.clock.ms += 60_000
+        stage.node.watch_journal()
+        status = await stage.node.status()
+        stage.journal.full = False
+        stage.node.watch_journal()
+        later = await stage.node.status()
+    assert status.faults_since_ms == {"journal": since_ms}
+    assert later.faults_since_ms == {}

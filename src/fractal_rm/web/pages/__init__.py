@@ -12,6 +12,9 @@
 - `notices`: what a page says after a form. `filter_links`: conditions in addresses and in words.
 - `runs`, `run_query`: the list of runs. `run`, `run_values`, `run_files`, `waterfall_drawing` and
   `advice_links`: one run.
+- `recent`: counts and failures of the last hours, `samples`: what the newest runs have recorded,
+  `peers`: the answers of other nodes. `kept` and `background` ask for them once for all browsers.
+- `figures`: rates, durations and troubles from counts. `charts`: bars as SVG. `glance`: the bar.
 - `text_filters`: times, durations and numbers as people read them.
 - `templates/`: one template for each page; `layout.html` has what is around it, `parts.html` has
   what several pages use.

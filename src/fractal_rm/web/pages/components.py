@@ -191,7 +191,7 @@ def component_rows(
         for name in (*config.components, *others)
     ]  # fmt: skip
     order = ("fail", "wait", "ok", "quiet")
-    return sorted(rows, key=lambda row: order.index(row.tone))
+    return sorted(rows, key=lambda row: (order.index(row.tone), -row.failed))
 
 
 def _of(name: str, groups: Iterable[FailureGroup]) -> list[FailureGroup]:

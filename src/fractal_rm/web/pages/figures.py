@@ -150,6 +150,6 @@ def _beginning(numbers: Sequence[int], gap: int) -> int:
         zeros = 0 if numbers[at] else zeros + 1
         if numbers[at]:
             first = at
-        elif zeros > gap:
+        elif zeros >= gap:
             break
     return first

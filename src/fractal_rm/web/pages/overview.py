@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from math import log2
 from pathlib import Path
 
 import msgspec
@@ -96,6 +97,8 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
             shown_failures=MAX_FAILURES,
             flows=rows[:MAX_FLOWS],
             more_flows=max(0, len(rows) - MAX_FLOWS),
+            is_first_day=past.is_empty and not past.problem,
+            first_flow=next(iter(config.flows), None),
             conditions=conditions,
             also_well=also_well,
             config=config,
@@ -162,7 +165,10 @@ def figures_of(processes: Sequence[NodeStatus], minutes: Series, now_ms: int) ->
         Figure(
             "p99", about(latency.p99_ms),
             f"p50 {about(latency.p50_ms)}, last {NOW_MINUTES} minutes",
-            chart=bars(f"p99 of each minute, {hour}; most {about(_most(p99))}", ("accent", p99)),
+            chart=bars(
+                f"p99 of each minute, {hour}, on a logarithmic scale; most {about(_most(p99))}",
+                ("accent", [None if ms is None else log2(1 + ms) for ms in p99]),
+            ),
         ),
         Figure(
             "in flight", f"{sum(each.in_flight for each in processes):,}", _parked(processes)

@@ -23,7 +23,7 @@ LIMIT_S = 3.0  # for the answer of one node
 WAIT_S = 0.1  # of a page
 KEPT_S = 5.0
 SHARE = 0.02
-COUNT_WITHIN_S = 0.1
+COUNT_WITHIN_S = 0.05  # other questions to the history wait meanwhile
 MAX_COUNTED = 99_999
 DAY_MS = 24 * 3_600_000
 

@@ -13,14 +13,16 @@ from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.seen_calls import SeenCall, calls_of
-from fractal_rm.engine.ports import Clock, History, RunDetail, RunSummary
+from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import Clock, History, RunOutline, RunSummary
 from fractal_rm.engine.story_of import version_in
 from fractal_rm.web.pages.background import Background
 
 MAX_RUNS = 30
 SETTLED_MS = 5_000  # the newest runs are still being written: to read them takes longer
-WITHIN_S = 0.25  # for reading all of them
-KEPT_S, SHARE = 5.0, 0.01
+WITHIN_S = 0.5  # for reading all of them
+KEPT_S, SHARE = 5.0, 0.02
+ENDED = tuple(state for state in State if state.final)
 WAIT_S = 0.1
 
 
@@ -61,7 +63,8 @@ class Samples:
     def _read(self) -> Sample:
         now_ms = self._clock.now_ms()
         try:
-            return Sample(self.of(RunFilter(until_ms=now_ms - SETTLED_MS, dead_letters=False)))
+            ended = RunFilter(until_ms=now_ms - SETTLED_MS, states=ENDED, dead_letters=False)
+            return Sample(self.of(ended))
         except JournalError as error:
             return Sample([], str(error))
 
@@ -73,12 +76,12 @@ class Samples:
         for summary in found.runs:
             if self._clock.monotonic_s() >= ends_s:
                 break
-            detail = self._history.run(summary.id)
+            detail = self._history.outline(summary.id)
             if detail is not None:
                 sampled.append(self._sampled(detail, flows))
         return sampled
 
-    def _sampled(self, detail: RunDetail, flows: Mapping[str, Flow]) -> SampledRun:
+    def _sampled(self, detail: RunOutline, flows: Mapping[str, Flow]) -> SampledRun:
         facts = [(each.at_ms, each.fact) for each in detail.facts]
         flow = self._flow(detail, flows)
         senders = [fact.sender for _, fact in facts if isinstance(fact, Received)]
@@ -89,7 +92,7 @@ class Samples:
             [] if flow is None else calls_of(flow, facts),
         )
 
-    def _flow(self, detail: RunDetail, flows: Mapping[str, Flow]) -> Flow | None:
+    def _flow(self, detail: RunOutline, flows: Mapping[str, Flow]) -> Flow | None:
         """The flow with which a run began. None: it is not kept."""
         version = version_in(detail)
         if version is None:
