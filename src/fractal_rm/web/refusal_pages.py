@@ -15,10 +15,10 @@ from fractal_rm.web.problems import Problem, answering_app, problem_app
 
 _MAKE_ONE = (
     "To open the pages from here, make a token on the machine of the node:"
-    " fractal-rm token new NAME --scope read,payload,operate. Then open this page again: it asks"
-    " for the token."
+    " <code>fractal-rm token new NAME --scope read,payload,operate</code>. Then open this page"
+    " again: it asks for the token."
 )
-# What to do about each kind of refusal.
+# What to do about each kind of refusal, as HTML.
 _ADVICE = {
     "peer-refused": _MAKE_ONE,
     "missing-scope": _MAKE_ONE,
@@ -39,7 +39,7 @@ _PAGE = """\
 <body>
 <main>
 <h1>{title}</h1>
-<p>{detail}</p>
+<p>{detail}.</p>
 <p>{advice}</p>
 </main>
 </body>
@@ -73,7 +73,6 @@ def refusing_app(problem: Problem, fields: Iterable[tuple[bytes, bytes]], *, is_
 def refusal_page(problem: Problem) -> bytes:
     """The page, in UTF-8."""
     code = problem.type.removeprefix(CODE_PREFIX)
-    texts = {"title": problem.title, "detail": problem.detail, "advice": _ADVICE.get(code, "")}
-    return _PAGE.format_map(
-        {name: escape(safe_text(text)) for name, text in texts.items()}
-    ).encode()
+    detail = problem.detail[:1].upper() + problem.detail[1:]
+    title, detail = escape(safe_text(problem.title)), escape(safe_text(detail))
+    return _PAGE.format(title=title, detail=detail, advice=_ADVICE.get(code, "")).encode()
