@@ -2,6 +2,7 @@
 # make test   run all checks: lint, types, import rules, every test
 # make model  explore all states of the model of the hand-off (MORE=1: one more fault, minutes)
 # make bench  measure speed and cost, and compare with other systems (QUICK=1: about five minutes)
+# make screenshots  take pictures of all pages for the documentation
 # make links  hand 20,000 runs over between two nodes while their link is cut and they are killed (root)
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ WORKERS ?= 6
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test model run-tests lint format bench links lock clean
+.PHONY: help demo test model run-tests lint format bench links screenshots lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -69,6 +70,12 @@ bench:
 links: $(VENV)/.made
 	@.ci/needs ip
 	PYTHONPATH=test $(BIN)/python -m links $(LINKS)
+
+# Removed pages leave no picture behind.
+screenshots: $(VENV)/.made
+	@.ci/needs chromium mosquitto pngquant
+	rm -rf docs/images/pages
+	PYTHONPATH=test $(BIN)/python test/screenshots.py docs/images/pages
 
 # Lock new versions of all packages. Then review the changes, run the tests, and commit.
 lock:

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 WIDE, NARROW = (1440, 900), (390, 844)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser. Each test uses contexts of its own, so they share no cookies."""
+    """A browser. Each test uses contexts of its own, so they share no cookies.
+
+    While it runs, no test of this process can run an event loop: so it ends with the module, and a
+    module with tests that use a browser has no asynchronous tests.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -40,8 +44,13 @@ class Tab:
         self.page.on("console", self._note)
 
     def _note(self, message) -> None:
-        # The browser says of every status above 399 that it failed; tests check the status.
-        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+        # The browser says of every status above 399, and of a node that is stopped, that something
+        # failed. Tests check the status and what the page says.
+        if message.type not in ("error", "warning"):
+            return
+        if not any(
+            words in message.text for words in ("Failed to load resource", "Failed to fetch")
+        ):
             self.faults.append(message.text)
 
     def go(self, path: str = "") -> Page:

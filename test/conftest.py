@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("no-times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no-times")
 
-pytest_plugins = ["brokers", "browsers", "components", "nodes", "originals"]
+pytest_plugins = ["brokers", "browsers", "components", "nodes", "originals", "page_stage"]
 
 
 def pytest_sessionfinish() -> None:

@@ -7,6 +7,7 @@ import http.client
 import json
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.local_socket.other_processes import OtherProcesses
 from fractal_rm.adapters.memory import MemoryActions
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.config.model import Rest
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.domain.access import Scope
@@ -25,6 +27,7 @@ from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.state import State
 from fractal_rm.domain.tokens import Token, digest_of
 from fractal_rm.engine.observers import Observers
+from fractal_rm.engine.ports import Counting
 from fractal_rm.web import RestService
 from fractal_rm.web.bulks import Bulks
 from fractal_rm.web.config_check import ConfigCheck
@@ -68,7 +71,7 @@ class NoRuns:
 class OperatorStage:
     """The service, in a thread with an event loop. There is one run in each state (`OPEN`)."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, **rest: Any) -> None:
         self.port = free_port()
         file = TokenFile(state)
         with file.changing() as tokens:
@@ -80,22 +83,24 @@ class OperatorStage:
         self.observers = Observers((), self.telemetry)
         self.loop = asyncio.new_event_loop()
         clock = SystemClock()
+        self.counting = Counting()
         self.live = LiveEvents(
-            self.observers, idle_status, clock, self.telemetry, "b007", gather_s=0.02
-        )
+            self.observers, self.counting, idle_status, clock, self.telemetry, "b007",
+            gather_s=0.02,
+        )  # fmt: skip
         self.bulks = Bulks(self.actions, self.telemetry, iter("123456789abcdefghijk").__next__)
         operator = Operator(
             self.live,
             Processes(idle_status, self.set_log_level, OtherProcesses(list)),
             ConfigCheck(config, {}, clock.now_ms),
-            Stories(lambda *_: None, config, clock),
+            Stories(partial(recorded_flow, state), config, clock),
             self.actions,
             self.bulks,
         )
         tokens_of_node = Tokens(file, clock.now_ms, self.telemetry, None)
         self.url = f"http://{HOST}:{self.port}/"
         self.service = RestService(
-            Rest(port=self.port),
+            Rest(port=self.port, **rest),
             intake=NoRuns(),
             history=SqliteHistory(state),
             flows=lambda: {"1": Flow("1"), "2": Flow("2")},
@@ -149,9 +154,9 @@ class OperatorStage:
 
 
 @contextmanager
-def operator_stage(state: Path):
-    """Start the service, and stop it at the end."""
-    stage = OperatorStage(state)
+def operator_stage(state: Path, **rest: Any):
+    """Start the service, and stop it at the end. ``rest`` has settings of the section ``rest``."""
+    stage = OperatorStage(state, **rest)
     thread = threading.Thread(target=stage.loop.run_forever)
     thread.start()
     try:

@@ -17,6 +17,7 @@ from fractal_rm.config.compile import Compiled
 from fractal_rm.config.control import Control, read_control
 from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Config
+from fractal_rm.config.restart import ONLY_AT_START, needs_restart
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.domain.journal_errors import JournalMoved
@@ -26,8 +27,6 @@ from fractal_rm.engine.node import Node
 POLL_S = 0.5  # the pause between two checks of the configuration files and the control file
 RETRY_S = 5.0  # the pause before the first retry of a failed change; then the pause doubles
 MAX_RETRY_S = 60.0
-# A change of these keys needs a restart: the node keeps its journal, its log and these ports open.
-ONLY_AT_START = ("state_path", "log_path", "log_format", "metrics_port", "traces")
 
 
 class Changes:
@@ -212,6 +211,7 @@ class Changes:
     def _reasons_changed(self, *reasons: str) -> bool:
         """Store the reasons, and return whether they differ from those of the last attempt."""
         previous, self._reported_reasons = self._reported_reasons, list(reasons)
+        self._dependencies.not_applied = reasons
         return self._reported_reasons != previous
 
     def _report_rejected(self, error: ConfigRejected) -> None:
@@ -230,11 +230,11 @@ class Changes:
 
     def _report_applied(self, compiled: Compiled) -> None:
         self._reported_reasons = []
+        self._dependencies.not_applied = ()
         self._on_applied()
         telemetry, config = self._dependencies.telemetry, self._dependencies.config
         for finding in compiled.warnings:
             telemetry.problem("config_warning", at=finding.headline())
-        for key in ONLY_AT_START:
-            if getattr(config, key) != getattr(compiled.config, key):
-                telemetry.problem("restart_needed", for_the_change_of=key.replace("_", "."))
+        for key in needs_restart(config, compiled.config):
+            telemetry.problem("restart_needed", for_the_change_of=key)
         telemetry.event("config_applied", digest=config.digest, flows=len(config.flows))

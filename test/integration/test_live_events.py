@@ -15,6 +15,7 @@ from fractal_rm.domain.facts import Accepted, Dead, Settled
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import Counting
 from fractal_rm.web.live import LiveEvents, stream_text
 from fractal_rm.web.live.events import MAX_STREAMS
 from fractal_rm.web.live.gathering import MAX_SHOWN
@@ -87,14 +88,24 @@ def run_in(state: State, number: int = 1, flow: str = "1") -> Run:
     return Run(f"{number:026d}", Flow(flow), 1_000, state=state, reason="a\u2028b" * 200)
 
 
+def settle(counting: Counting, run: Run) -> None:
+    """Tell those who count that a run has ended."""
+    for count in counting.facts:
+        count([(run, (5_000, Settled(run.state)))])
+
+
 def notify(stage, *runs: Run) -> None:
     """Write facts about runs. All of them are gathered into one message."""
 
     async def write() -> None:
         for run in runs:
-            settled = Dead("", "") if run.state is State.DEAD else Settled(run.state)
-            fact = Accepted("1", "", msgspec.Raw(b"1"), "mqtt") if not run.state.final else settled
-            stage.observers.notify(run, fact, 5_000)
+            if run.state is State.DEAD:
+                stage.observers.notify(run, Dead("", ""), 5_000)
+            elif run.state.final:
+                settle(stage.counting, run)
+            else:
+                fact = Accepted("1", "", msgspec.Raw(b"1"), "mqtt")
+                stage.observers.notify(run, fact, 5_000)
 
     stage.call(write())
 
@@ -214,15 +225,21 @@ async def live(tmp_path):
 
     telemetry = QuietTelemetry()
     observers = Observers((), telemetry)
+    counting = Counting()
     live = LiveEvents(
-        observers, idle_status, SystemClock(), telemetry, "b007", gather_s=0.001, keep_s=0.002
-    )
-    live.observers = observers
+        observers, counting, idle_status, SystemClock(), telemetry, "b007", gather_s=0.001,
+        keep_s=0.002,
+    )  # fmt: skip
+    live.observers, live.counting, live.telemetry = observers, counting, telemetry
     yield live
     await live.stop()
 
 
 RUNS = frozenset({Topic.RUNS})
+
+
+def is_observing(live) -> bool:
+    return bool(live.counting.facts or [*live.observers.kinds])
 
 
 async def next_message(stream) -> bytes:
@@ -234,20 +251,33 @@ async def next_message(stream) -> bytes:
 
 
 async def test_nothing_is_observed_unless_somebody_listens(live):
-    assert list(live.observers.kinds) == []
+    assert not is_observing(live)
     news = live.open(RUNS)
     stream = stream_text(live, RUNS, news, None)
     assert b"event: open" in await next_message(stream)
-    assert Settled in live.observers.kinds
+    assert Accepted in live.observers.kinds
+    assert len(live.counting.facts) == 1
     await stream.aclose()
-    await until(lambda: list(live.observers.kinds) == [])
+    await until(lambda: not is_observing(live))
+
+
+async def test_a_fault_while_facts_are_gathered_ends_the_streams_and_not_the_journal(live):
+    stream = stream_text(live, RUNS, live.open(RUNS), None)
+    await next_message(stream)
+    for count in live.counting.facts:
+        count([(None, (5_000, Settled(State.SUCCEEDED)))])  # there is no run
+    assert b"event: bye" in await next_message(stream)
+    assert live.telemetry.events == ["live_events_failed"]
+    await until(lambda: not is_observing(live))
+    assert b"event: open" in await next_message(stream_text(live, RUNS, live.open(RUNS), None))
+    assert is_observing(live)
 
 
 async def test_after_a_time_without_listeners_an_earlier_id_is_not_known(live):
     stream = stream_text(live, RUNS, live.open(RUNS), None)
     last_id = (await next_message(stream)).split(b"id: ")[1].split(b"\n")[0].decode()
     await stream.aclose()
-    await until(lambda: list(live.observers.kinds) == [])
+    await until(lambda: not is_observing(live))
     stream = stream_text(live, RUNS, live.open(RUNS), last_id)
     assert b"event: reset" in await next_message(stream)
     await stream.aclose()
@@ -259,7 +289,7 @@ async def test_a_reader_that_is_too_slow_is_told_to_read_again_and_fills_no_memo
     first = live.ring.last
     while live.ring.last < first + SIZE + 10:
         for number in range(MAX_SHOWN):
-            live.observers.notify(run_in(State.SUCCEEDED, number), Settled(State.SUCCEEDED), 1)
+            settle(live.counting, run_in(State.SUCCEEDED, number))
         last = live.ring.last
         await until(lambda last=last: live.ring.last > last)
     assert len(live.ring.after(0)) == SIZE
@@ -271,10 +301,10 @@ async def test_many_runs_are_counted_and_do_not_hide_those_in_trouble(live):
     topics = frozenset({Topic.RUNS, Topic.FAILURES})
     stream = stream_text(live, topics, live.open(topics), None)
     await next_message(stream)
-    await until(lambda: Settled in live.observers.kinds)
+    await until(lambda: is_observing(live))
     for number in range(MAX_SHOWN + 50):
-        live.observers.notify(run_in(State.SUCCEEDED, number), Settled(State.SUCCEEDED), 1)
-    live.observers.notify(run_in(State.FAILED, 9_999), Settled(State.FAILED), 1)
+        settle(live.counting, run_in(State.SUCCEEDED, number))
+    settle(live.counting, run_in(State.FAILED, 9_999))
     text = await next_message(stream)
     runs, failures = (
         json.loads(line.removeprefix("data: "))

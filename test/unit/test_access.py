@@ -10,15 +10,16 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from fractal_rm.config.model import PublicUrl, Rest
-from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
+from fractal_rm.domain.access import NOBODY, THIS_MACHINE, Identity, Scope
 from fractal_rm.domain.address import read_network
 from fractal_rm.domain.pairing import INVITED
-from fractal_rm.web.access import REFUSALS_AT_ONCE, Access, NoTokens
+from fractal_rm.web.access import REFUSALS_AT_ONCE, VISITS_AT_ONCE, Access, NoTokens
 from fractal_rm.web.authorization import sufficient_scopes
 from fractal_rm.web.client import ClientKind
 from fractal_rm.web.head import read_head
 from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
 from fractal_rm.web.problems import Problem
+from fractal_rm.web.request_state import TOKEN_REFUSED
 from fractal_rm.web.untrusted import MAX_UNTRUSTED
 
 
@@ -39,13 +40,14 @@ def log():
 
 def access_control(
     *trusted: str, endpoint: str = "/startrm", names=("edge-1",), log=None, tokens=None,
-    now_s=lambda: 0.0, **rest: Any,
+    now_s=lambda: 0.0, sessions=None, **rest: Any,
 ) -> Access:  # fmt: skip
     """``rest`` has further settings of the section ``rest``."""
     settings = Rest(endpoint, "10.1.0.1", 5000, tuple(map(read_network, trusted)), **rest)
     refusals = PeerRefusals(log or RecordingTelemetry(), lambda: 0.0)
     node_ids = {"edge-2": "2"}
-    return Access(settings, lambda: names, refusals, tokens or NoTokens(), lambda: node_ids, now_s)
+    tokens = tokens or NoTokens()
+    return Access(settings, lambda: names, refusals, tokens, lambda: node_ids, now_s, sessions)
 
 
 def request_head(line: str, host: str = "localhost", **fields: str):
@@ -563,3 +565,105 @@ def test_every_change_that_is_not_a_trigger_needs_the_scope_of_an_operator(reque
     method, _, path = request_line.partition(" ")
     found = sufficient_scopes(method.encode(), unquote_to_bytes(path), is_endpoint=False)
     assert [each.value for each in found] == [scope]
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+ANNA = Identity("token anna", frozenset({Scope.OPERATE}))
+
+
+class OneSession:
+    """Port `Sessions` with one session, whose text is "s"."""
+
+    def identify(self, session: str) -> Identity | None:
+        return ANNA if session == "s" else None
+
+
+def visit(access: Access, line: str, address: str = "10.9.0.9", names=(), **fields: str):
+    client = access.connected(address, "10.1.0.1", names)
+    return client.check(request_head(line, fields.pop("host", "10.1.0.1"), **fields))
+
+
+@pytest.mark.parametrize("address", ["10.9.0.9", "10.1.0.2", "127.0.0.1"])
+def test_a_session_counts_at_the_pages_and_nowhere_else(address):
+    access = access_control("10.1.0.2", tokens=OneToken(Scope.READ), sessions=OneSession())
+    for line in ("GET /", "POST /runs/1/cancel", "GET //runs/", "GET /%72uns?x=/v1"):
+        assert visit(access, line, address, cookie="a=b; fractal_rm_5000=s") is ANNA
+    for line in ("GET /v1/runs", "POST /v1/bulk", "POST /startrm", "GET /runsx", "GET /metrics"):
+        assert visit(access, line, address, cookie="fractal_rm_5000=s") is not ANNA
+
+
+def test_whoever_may_not_read_is_asked_to_sign_in_if_the_node_has_tokens():
+    for sessions, tokens, expected in (
+        (OneSession(), OneToken(Scope.READ), NOBODY), (OneSession(), NoTokens(), 403),
+        (None, OneToken(Scope.READ), 401),
+    ):  # fmt: skip
+        access = access_control(tokens=tokens, sessions=sessions)
+        found = visit(access, "GET /runs")
+        assert (found if found is NOBODY else status(found)) == expected
+    access = access_control("10.1.0.2", tokens=OneToken(Scope.READ), sessions=OneSession())
+    assert visit(access, "GET /runs", "10.1.0.2") is NOBODY
+    assert visit(access, "GET /runs", names=["edge-2"]) is NOBODY
+    assert visit(access, "GET /runs", names=["stranger"]) is NOBODY
+    assert visit(access, "GET /runs", "127.0.0.1") is THIS_MACHINE
+    assert status(visit(access, "GET http://[")) == 401
+    assert status(visit(access, "GET /runs", host="evil.example")) == 421
+    assert status(visit(access, "GET /runs", authorization="Bearer wrong")) == 401
+
+
+def test_a_node_without_tokens_shows_pages_to_this_machine_only():
+    access = access_control("10.1.0.2", sessions=OneSession())
+    assert status(visit(access, "GET /", "10.1.0.2")) == 403
+    assert status(visit(access, "GET /", names=["edge-2"])) == 403
+    assert status(visit(access, "GET /", "127.0.0.1", x_forwarded_for="127.0.0.1")) == 403
+    assert visit(access, "GET /", "127.0.0.1") is THIS_MACHINE
+
+
+def test_the_secret_of_an_invitation_opens_no_page():
+    access = access_control(tokens=Inviting(), sessions=OneSession())
+    for fields in ({}, {"cookie": "fractal_rm_5000=s"}):
+        found = visit(access, "GET /", authorization="Bearer right", **fields)
+        assert status(found) == 403
+    assert visit(access, "GET /", cookie="fractal_rm_5000=right") is not INVITED
+
+
+def test_a_connection_with_a_session_is_not_counted_as_untrusted():
+    access = access_control(tokens=OneToken(Scope.READ), sessions=OneSession())
+    client = access.connected("10.9.0.9", "10.1.0.1")
+    client.check(request_head("GET /sign-in", "10.1.0.1"))
+    assert access.untrusted_connections == 1
+    client.check(request_head("GET /", "10.1.0.1", cookie="fractal_rm_5000=s"))
+    assert access.untrusted_connections == 0
+
+
+def test_a_machine_that_opens_many_pages_before_signing_in_is_slowed_down():
+    now_s = [0.0]
+    access = access_control(
+        tokens=OneToken(Scope.READ), sessions=OneSession(), now_s=lambda: now_s[0]
+    )
+    found = [status(visit(access, "GET /sign-in")) for _ in range(VISITS_AT_ONCE + 3)]
+    assert found == [200] * VISITS_AT_ONCE + [429] * 3
+    assert visit(access, "GET /", cookie="fractal_rm_5000=s") is ANNA
+    assert visit(access, "GET /", "10.9.0.8") is NOBODY
+    now_s[0] = 1.0
+    assert visit(access, "GET /sign-in") is NOBODY
+    assert access.refusals.codes_text() == "rate-limited: 3"
+
+
+def test_a_refused_token_is_counted_and_logged_for_the_person_who_has_sent_it(log):
+    access = access_control(
+        tokens=OneToken(Scope.READ), sessions=OneSession(), trusted_proxies=LOCAL_PROXY, log=log,
+        public_url=PUBLIC,
+    )  # fmt: skip
+    client = access.connected("127.0.0.1", "127.0.0.1")
+    state: dict[str, Any] = {}
+    head = request_head("POST /sign-in", "fractal.example", x_forwarded_for="192.0.2.7")
+    client.describe(client.check(head), state)
+    client.check(request_head("GET /v1/runs"))  # a later request on the connection
+    state[TOKEN_REFUSED]("it is wrong")
+    fields = log.lines[-1][1]
+    assert (fields["peer"], fields["asked"], fields["why"]) == (
+        "192.0.2.7 behind the proxy 127.0.0.1", "POST /sign-in", "it is wrong",
+    )  # fmt: skip
+    client.describe(THIS_MACHINE, other := {})
+    assert TOKEN_REFUSED not in other

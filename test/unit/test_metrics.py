@@ -164,9 +164,9 @@ async def test_hostile_text_in_a_label_does_not_break_the_format():
 async def test_nobody_counts_before_the_first_scrape():
     async with Stage(balancer=None) as stage:
         metrics = Metrics(stage.dependencies, stage.node.status)
-        assert stage.dependencies.counting.facts is None
+        assert stage.dependencies.counting.facts == ()
         await metrics.exposition()
-        assert stage.dependencies.counting.facts is not None
+        assert len(stage.dependencies.counting.facts) == 1
 
 
 async def test_a_fault_of_the_counting_ends_the_counting_and_not_the_run(monkeypatch):
@@ -177,7 +177,7 @@ async def test_a_fault_of_the_counting_ends_the_counting_and_not_the_run(monkeyp
         outcome = await stage.run("1")
         assert outcome.state is State.FAILED
         assert "counting_ended" in stage.telemetry.events
-        assert stage.dependencies.counting.facts is None
+        assert stage.dependencies.counting.facts == ()
         assert "runs_settled_total" in await scraped.text()
 
 

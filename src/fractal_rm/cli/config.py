@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -15,19 +13,20 @@ from fractal_rm.cli.exits import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, moment, print_json, print_table
 from fractal_rm.cli.safe_text import echo
 from fractal_rm.cli.statuses import JOURNALS, has_process
-from fractal_rm.config.applied import (
-    FOLDER,
-    Applied,
-    NotKept,
-    applied_numbers,
-    read_applied,
-    store_applied,
-)
+from fractal_rm.config.applied import FOLDER, Applied, applied_numbers, read_applied
 from fractal_rm.config.compile import FILES, compile_config
-from fractal_rm.config.load import load, load_comm, read_file
-from fractal_rm.config.staged_files import PRIVATE, FileChange, StagedFiles
-from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.findings import ConfigRejected, Finding
+from fractal_rm.config.load import load_comm
+from fractal_rm.config.versions import (
+    changed_files,
+    difference,
+    findings_on_disk,
+    newest_number,
+    past_configurations,
+    previous_number,
+    texts_on_disk,
+)
+from fractal_rm.config.write_files import CannotRollBack, unused_changes, write_configuration
+from fractal_rm.domain.findings import ConfigRejected
 
 DEFAULT_STATE = "state"  # beside the folder of the configuration
 
@@ -38,12 +37,6 @@ state_option = click.option(
     metavar="DIR",
     help="The state folder, if comm.conf cannot be read.",
 )
-
-
-class CannotRollBack(FractalError):
-    """The files are not replaced. The text gives the reason."""
-
-    code = "cannot-roll-back"
 
 
 @click.group()
@@ -66,14 +59,14 @@ def diff(number: int | None, state_folder: Path | None, folder: Path, as_json: b
     shown, too. Exits 1 if there is a difference.
     """
     state = _state(folder, state_folder)
-    base = read_applied(state, _newest(state) if number is None else number)
-    on_disk = _texts(folder)
+    base = read_applied(state, newest_number(state) if number is None else number)
+    on_disk = texts_on_disk(folder)
     label = "in force" if number is None else f"configuration {number}"
     differences = {
-        file: list(_diff(file, base.files.get(file, ""), on_disk[file], label)) for file in FILES
+        file: difference(file, base.files.get(file, ""), on_disk[file], label) for file in FILES
     }
     changed = {file: lines for file, lines in differences.items() if lines}
-    findings = _findings(folder) if changed else []
+    findings = findings_on_disk(folder, SystemClock.now_ms()) if changed else []
     if as_json:
         print_json({"number": base.number, "at_ms": base.at_ms, "by": base.by,
                     "differences": changed, "findings": findings})  # fmt: skip
@@ -109,31 +102,20 @@ def history(state_folder: Path | None, folder: Path, as_json: bool) -> None:
     CHANGED has the files that differ from the configuration before.
     """
     state = _state(folder, state_folder)
-    rows: list[tuple[Applied | NotKept, int, list[str]]] = []
-    before: Mapping[str, str] = {}
-    for number in applied_numbers(state):
-        try:
-            applied = read_applied(state, number)
-        except NotKept as error:
-            rows.append((error, number, []))
-            continue
-        names = [file for file in FILES if applied.files.get(file) != before.get(file)]
-        rows.append((applied, number, names if before else []))
-        before = applied.files
-    rows.reverse()
+    rows = past_configurations(state)
     if as_json:
         print_json({"configurations": [
-            {"number": number, "at_ms": each.at_ms, "by": each.by, "changed": names}
-            for each, number, names in rows if isinstance(each, Applied)
+            {"number": each.number, "at_ms": each.at_ms, "by": each.by, "changed": each.changed}
+            for each in rows if not each.fault
         ]})  # fmt: skip
         return
     print_table(
         ("n", "since", "by", "changed"),
         [
-            (number, moment(each.at_ms)[:19], each.by, ", ".join(names) or "-")
-            if isinstance(each, Applied)
-            else (number, "?", each.reason, "")
-            for each, number, names in rows
+            (each.number, "?", each.fault, "")
+            if each.fault
+            else (each.number, moment(each.at_ms)[:19], each.by, ", ".join(each.changed) or "-")
+            for each in rows
         ],
         empty=f"no node has used a configuration yet, or {state / FOLDER} was deleted",
     )
@@ -162,24 +144,27 @@ def rollback(
     the changes. To return to the configuration in force, give its number N and --force.
     """
     state = _state(folder, state_folder)
-    newest = read_applied(state, _newest(state))
-    wanted = read_applied(state, _previous(state, newest.number) if number is None else number)
-    on_disk = _texts(folder)
-    if on_disk not in (newest.files, wanted.files) and not force:
-        changed = ", ".join(file for file in FILES if on_disk[file] != newest.files.get(file))
+    newest = read_applied(state, newest_number(state))
+    if number is None:
+        number = previous_number(state, newest.number)
+    wanted = read_applied(state, number)
+    on_disk = texts_on_disk(folder)
+    unused = unused_changes(on_disk, newest, wanted.files)
+    if unused and not force:
         raise CannotRollBack(
-            f"{changed} on the disk differs from the configuration in force, and the change would"
-            " be lost: `fractal-rm config diff` shows it. To return to the configuration in force:"
+            f"{', '.join(unused)} on the disk differs from the configuration in force, and the"
+            " change would be lost: `fractal-rm config diff` shows it. To return to the"
+            " configuration in force:"
             f" `fractal-rm config rollback {newest.number} --force`."
             f" {_without_number(state, newest)}"
         )
     _ = compile_config(wanted.files, folder, os.environ, now_ms=SystemClock.now_ms())
-    changed = [file for file in FILES if on_disk[file] != wanted.files.get(file)]
-    if not dry_run and changed:
-        with StagedFiles([_change(folder / file, wanted.files[file]) for file in changed]) as files:
-            files.commit()
+    changed = changed_files(on_disk, wanted.files)
+    if not dry_run:
         by = f"{own_name()}: rollback to {wanted.number}"
-        _ = store_applied(state, wanted.files, by, SystemClock.now_ms())
+        _ = write_configuration(
+            folder, state, wanted.files, seen=on_disk, by=by, at_ms=SystemClock.now_ms()
+        )
     if as_json:
         print_json({"number": wanted.number, "changed": changed, "written": not dry_run})
         return
@@ -220,47 +205,6 @@ def _used_when(state: Path) -> str:
     if any(has_process(state, journal) for journal in JOURNALS):
         return "A running node uses the files within a second; its log says why if it does not."
     return "The node does not run. It uses the files when it is started."
-
-
-def _newest(state: Path) -> int:
-    numbers = applied_numbers(state)
-    if not numbers:
-        raise NotKept("no configuration is kept: no node has used one yet")
-    return numbers[-1]
-
-
-def _previous(state: Path, newest: int) -> int:
-    earlier = [number for number in applied_numbers(state) if number < newest]
-    if not earlier:
-        raise NotKept("there is no earlier configuration to which the node can go back")
-    return earlier[-1]
-
-
-def _texts(folder: Path) -> dict[str, str]:
-    """The texts of the files. A file that cannot be read counts as empty."""
-    texts = {file: read_file(folder / file) for file in FILES}
-    return {file: "" if isinstance(text, Finding) else text for file, text in texts.items()}
-
-
-def _findings(folder: Path) -> list[Finding]:
-    try:
-        _ = load(folder, os.environ, SystemClock.now_ms())
-    except ConfigRejected as error:
-        return error.findings
-    return []
-
-
-def _diff(file: str, old: str, new: str, label: str) -> Iterator[str]:
-    lines = old.splitlines(), new.splitlines()
-    if old != new and lines[0] == lines[1]:
-        yield f"{file}: only the ends of lines differ"
-        return
-    yield from difflib.unified_diff(*lines, f"{label}/{file}", f"files/{file}", lineterm="")
-
-
-def _change(path: Path, text: str) -> FileChange:
-    """A file keeps its mode and owner. A file that is missing can be read by its owner only."""
-    return FileChange(path, text.encode(), None if path.exists() else PRIVATE)
 
 
 def _about(applied: Applied) -> str:

@@ -26,13 +26,13 @@ from fractal_rm.cli.runs_why import print_story
 from fractal_rm.cli.safe_text import echo
 from fractal_rm.cli.statuses import JOURNALS, has_process
 from fractal_rm.cli.told import told_run
+from fractal_rm.config.effects import effects_of
 from fractal_rm.config.model import Config
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.expression import Payload
 from fractal_rm.domain.facts import Accepted
-from fractal_rm.domain.flow import Call, Flow, Publish, SubFlow, components_called_by
-from fractal_rm.domain.needs import parts_of
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.needs import payload_paths
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story import tell
 
@@ -113,7 +113,7 @@ def try_flow(
 
 def uses_payload(flow: Flow) -> bool:
     """Whether a step of a flow uses a part of the payload, such as ``payload.id``."""
-    return any(isinstance(each, Payload) and each.path for each in parts_of(flow.steps))
+    return any(payload_paths(flow.steps))
 
 
 def _payload(text: str | None) -> bytes:
@@ -179,22 +179,8 @@ def what_will_happen(config: Config, flow: Flow, journal: str, body: bytes) -> I
     """What a run of a flow does, for the question whether to start it."""
     title = f" ({flow.title})" if flow.title else ""
     yield f"This starts a real run of flow {flow.id}{title} in the process {journal} of this node."
-    for name in sorted(components_called_by(flow, config.flows)):
-        component = config.components.get(name)
-        if component is None:
-            continue
-        origins = sorted({str(each.post.origin) for each in component.endpoints.values()})
-        twice = "" if component.idempotent else ", which must not be called twice"
-        yield f"- it calls {name} at {', '.join(origins)}{twice}"
-    for step in flow.steps:
-        if isinstance(step, SubFlow):
-            yield f"- it starts a run of flow {step.flow}"
-        if isinstance(step, Publish):
-            yield f"- it publishes to {step.topic}"
-    if not any(isinstance(step, (Call, SubFlow, Publish)) for step in flow.steps):
-        yield "- it makes no calls"
-    if config.balancer is not None:
-        yield "- the balancer is asked, so the run may be executed on another node"
+    for line in effects_of(config, flow).lines():
+        yield f"- {line}"
     text = body.decode("utf-8", "replace")
     yield f"The payload is {text if len(text) <= 200 else text[:200] + '…'}"
 

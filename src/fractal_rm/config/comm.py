@@ -22,6 +22,7 @@ class Comm(msgspec.Struct, frozen=True):
     node_id: str | None
     telemetry: Telemetry
     state_path: str | None
+    editable: bool
 
 
 def read_comm(comm: Section, has_tokens: Callable[[str | None], bool]) -> Comm:
@@ -29,7 +30,7 @@ def read_comm(comm: Section, has_tokens: Callable[[str | None], bool]) -> Comm:
 
     ``has_tokens`` says whether a state folder has tokens; None is the default folder.
     """
-    state, node = _part(comm, "state"), _part(comm, "node")
+    state, node, config = _part(comm, "state"), _part(comm, "node"), _part(comm, "config")
     state_path = state.path("path")
     settings = Comm(
         mqtt=read_mqtt(comm.section("mqtt")),
@@ -38,8 +39,9 @@ def read_comm(comm: Section, has_tokens: Callable[[str | None], bool]) -> Comm:
         node_id=node.identifier("id", "") or None,
         telemetry=read_telemetry(_part(comm, "log"), _part(comm, "metrics"), _part(comm, "traces")),
         state_path=state_path,
+        editable=config.flag("editable", default=True),
     )
-    for section in (state, node, comm):
+    for section in (state, node, config, comm):
         section.finish()
     if state.is_unusable("path"):
         # The state folder is unknown. So it cannot be checked whether the log file is in it.

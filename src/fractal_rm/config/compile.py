@@ -38,6 +38,15 @@ FILES = ("comm.conf", "components.conf", "flows.conf", "load_balancer.conf", "no
 T = TypeVar("T")
 
 
+def digests_of(texts: Mapping[str, str | Finding]) -> dict[str, str]:
+    """A digest of the text of each file that could be read."""
+    return {
+        file: hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        for file, text in texts.items()
+        if isinstance(text, str)
+    }
+
+
 class Compiled(msgspec.Struct, frozen=True):
     """A valid configuration, with its warnings and the paths of the files that it refers to.
 
@@ -143,6 +152,8 @@ class _Compiler:
             log_level=comm.telemetry.log_level,
             metrics_port=comm.telemetry.metrics_port,
             traces=comm.telemetry.traces,
+            file_digests=MappingProxyType(digests_of(self._texts)),
+            editable=comm.editable,
         )
 
     def _state_path(self, configured: str | None) -> str:

@@ -85,7 +85,7 @@ class FileWatch:
 
     def __init__(self, folder: Path) -> None:
         self._own = [folder / file for file in FILES]
-        self._accepted = {path: _version_of(path) for path in self._own}
+        self._accepted = {path: version_of(path) for path in self._own}
         self._last = self._accepted
 
     def watch_also(self, referenced: Sequence[Path]) -> None:
@@ -93,7 +93,7 @@ class FileWatch:
         accepted = self._accepted
         watched = [*self._own, *referenced]
         self._accepted = self._last = {
-            path: accepted[path] if path in accepted else _version_of(path) for path in watched
+            path: accepted[path] if path in accepted else version_of(path) for path in watched
         }
 
     def changed(self) -> bool:
@@ -113,10 +113,11 @@ class FileWatch:
         return self._current() == self._accepted
 
     def _current(self) -> dict[Path, Version]:
-        return {path: _version_of(path) for path in self._accepted}
+        return {path: version_of(path) for path in self._accepted}
 
 
-def _version_of(path: Path) -> Version:
+def version_of(path: Path) -> Version:
+    """The version of a file; zeros if it does not exist."""
     try:
         status = os.stat(path)  # noqa: PTH116 - faster; called twice a second for each file
     except (OSError, ValueError):  # the file does not exist, or the path contains a NUL character

@@ -175,7 +175,10 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """The content of all five files, identified by ``digest``. The mappings are read-only."""
+    """The content of all five files, identified by ``digest``. The mappings are read-only.
+
+    ``file_digests`` has a digest of the text of each file. ``editable``: pages may change files.
+    """
 
     digest: str
     folder: str
@@ -193,6 +196,8 @@ class Config(msgspec.Struct, frozen=True):
     log_level: str = INFO
     metrics_port: int | None = None
     traces: Traces | None = None
+    file_digests: Mapping[str, str] = MappingProxyType({})
+    editable: bool = True
 
     @property
     def node_ids_by_name(self) -> dict[str, str]:

@@ -29,5 +29,13 @@ def filter_for(action: BulkAction, run_filter: RunFilter) -> RunFilter:
     return _with_states(run_filter, *_TROUBLE)
 
 
+def names_runs(run_filter: RunFilter) -> bool:
+    """Whether a filter chooses certain runs.
+
+    An end, the kind and what operators did are not enough: nearly every run may match.
+    """
+    return not replace(run_filter, until_ms=None, dead_letters=None, handled=None).is_empty
+
+
 def _with_states(run_filter: RunFilter, *states: State) -> RunFilter:
     return run_filter if run_filter.states is not None else replace(run_filter, states=states)

@@ -60,7 +60,12 @@ def needs_turn(run: Run, request: CancelRequested, *, has_children: bool) -> boo
 
 def has_steps_to_undo(run: Run) -> bool:
     """Whether a finished step of a run has an UNDO."""
-    return any(number in run.progress.results for number in _steps_with_undo(run.flow))
+    return bool(steps_to_undo(run))
+
+
+def steps_to_undo(run: Run) -> list[int]:
+    """The numbers of the finished steps that have an UNDO."""
+    return [number for number in _steps_with_undo(run.flow) if number in run.progress.results]
 
 
 def _steps_with_undo(flow: Flow) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from fractal_rm.domain.expression import Header, Item, Result, Status
+from fractal_rm.domain.expression import Header, Item, Payload, Result, Status
 from fractal_rm.domain.flow import Call, Publish, Reply, Step, SubFlow, Wait
 
 
@@ -20,6 +20,15 @@ def needs(step: Step) -> frozenset[int]:
 def uses_item(value: object) -> bool:
     """Whether a condition, a template or a reference uses ``item``."""
     return any(isinstance(part, Item) for part in parts_of(value))
+
+
+def payload_paths(steps: Sequence[Step]) -> list[str]:
+    """The fields of the payload that steps use, such as ``part.id``, each once, in order.
+
+    ``""`` is the whole payload.
+    """
+    paths = (part.path for part in parts_of(steps) if isinstance(part, Payload))
+    return list(dict.fromkeys(paths))
 
 
 def is_barrier(step: Step) -> bool:

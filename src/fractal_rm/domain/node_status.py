@@ -6,13 +6,21 @@ import msgspec
 
 
 class FlowStatus(msgspec.Struct, frozen=True):
-    """One flow: numbers of runs in this process. ``paused_by``: the operator who paused it."""
+    """One flow: numbers of runs in this process.
+
+    ``paused_by`` is the operator who paused it, and ``paused_ms`` when, in milliseconds since 1970.
+    ``at_steps``: how many runs are at each step, by the position of the step in the flow, from 0. A
+    run that waits for the limit of a component, or for its next attempt, is at its step, too. Runs
+    of an older definition of the flow are missing there.
+    """
 
     flow: str
     waiting: int = 0
     in_flight: int = 0
     waiting_for_limit: int = 0
     paused_by: str | None = None
+    paused_ms: int | None = None
+    at_steps: dict[int, int] = {}
 
 
 class ComponentStatus(msgspec.Struct, frozen=True):
@@ -35,6 +43,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
     ``open_runs``: numbers of open runs by state. ``oldest_waiting_ms``: since when the oldest run
     waits in the queue. ``checks`` has a name, whether it is well, and a text for each condition.
+    ``faults_since_ms`` has since when checks are not well, by name.
     """
 
     node: str
@@ -55,3 +64,4 @@ class NodeStatus(msgspec.Struct, frozen=True):
     journal_bytes: int = 0
     unprojected_bytes: int = 0
     journal_blocked: str | None = None
+    faults_since_ms: dict[str, int] = {}

@@ -54,6 +54,10 @@ RETURNED = Here("the node that had the run has returned it", Cause.RETURNED)
 REPEATED_HERE = Here("an operator has repeated the run on this node", Cause.OPERATOR)
 NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
 _BALANCER_CHOSE_HERE = Here("the balancer chose this node", Cause.BALANCER)
+# Reasons of runs on this node that say nothing special.
+DULL_REASONS = frozenset(
+    {place.reason for place in (PLACED_BY_SENDER, NO_BALANCER, _BALANCER_CHOSE_HERE)}
+)
 
 
 def place_by_balancer(answer: str | None, node_ids: Collection[str], own_id: str | None) -> Place:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.domain.actions import NoLongerKept, NotPossible, WrongState
+from fractal_rm.domain.actions import ActionRefused, NoLongerKept, NotPossible, WrongState
 from fractal_rm.domain.facts import (
     AnyFact,
     ElementFinished,
@@ -73,6 +73,23 @@ def progress_before(
         or (isinstance(fact, StepPassed) and fact.position < position)
     ]
     return Progress(_complete(run, copied), from_step)
+
+
+def steps_to_repeat_from(
+    run: Run, facts: Sequence[AnyFact], recorded: Flow | None, flow: Flow
+) -> list[int]:
+    """The numbers of the steps from which an ended run can be repeated with earlier results."""
+    numbers = [step.number for step in flow.steps if isinstance(step, (Call, SubFlow))]
+    return [each for each in numbers if _takes_over(run, facts, recorded, flow, each)]
+
+
+def _takes_over(
+    run: Run, facts: Sequence[AnyFact], recorded: Flow | None, flow: Flow, from_step: int
+) -> bool:
+    try:
+        return bool(progress_before(run, facts, recorded, flow, from_step).facts)
+    except ActionRefused:
+        return False
 
 
 def has_same_beginning(recorded: Flow, flow: Flow, from_step: int) -> bool:

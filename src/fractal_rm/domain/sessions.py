@@ -35,7 +35,8 @@ def token_of_session(text: str, key: bytes, tokens: Iterable[Token], now_ms: int
         return None
     for token in tokens:
         if token.name == name:
-            is_valid = hmac.compare_digest(_signature(key, token, int(end)), signature)
+            expected = _signature(key, token, int(end)).encode()
+            is_valid = hmac.compare_digest(expected, signature.encode("utf-8", "replace"))
             return token if is_valid and not token.has_expired(now_ms) else None
     return None
 

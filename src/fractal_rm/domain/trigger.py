@@ -33,7 +33,7 @@ class TriggerSource(str, Enum):
     REST = "rest"
     PEER = "peer"
     SCHEDULE = "schedule"
-    COMMAND = "command"  # `fractal-rm flows try`
+    COMMAND = "command"  # `fractal-rm flows try`, or its page
 
     def __init__(self, text: str) -> None:
         self.text = text  # faster than the value of Enum, which is a Python function

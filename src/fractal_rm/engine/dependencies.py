@@ -48,7 +48,8 @@ class Dependencies:
     ended runs; it is called at the first action on such a run. ``counting`` is shared with the
     journal and MQTT. ``set_log_level`` sets the level of the log, and returns it; it may raise
     UnknownLogLevel. ``trace_of`` returns the trace id of an open run by its id, or None. ``ids``
-    makes the ids of runs.
+    makes the ids of runs. ``not_applied`` says why changed files are not in force; empty if they
+    are, or if the node has not read them yet.
     """
 
     config: Config
@@ -68,6 +69,7 @@ class Dependencies:
     make_past_runs: Callable[[], PastRuns] = no_past_runs
     counting: Counting = field(default_factory=Counting)
     set_log_level: Callable[[str], str] = str
+    not_applied: tuple[str, ...] = ()
     trace_of: Callable[[str], str | None] = _no_trace
     started_ms: int = field(init=False)
     node_id: str = field(init=False, default="")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fractal_rm import __version__
 from fractal_rm.config.model import Config
 from fractal_rm.domain.actions import ActionDone, ActionRequest
+from fractal_rm.domain.fault_times import FaultTimes
 from fractal_rm.domain.flow_pause import FlowPause
 from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.late_import import late_import
@@ -58,6 +59,7 @@ class Node:
         )
         self._serving = False
         self._watch = Watch(dependencies)
+        self._fault_times = FaultTimes()
 
     @property
     def unfinished(self) -> int:
@@ -260,9 +262,13 @@ class Node:
         return self._unhandled_runs.unhandled
 
     def watch_journal(self) -> None:
-        """Close the queue while the journal cannot write. Log when that begins and ends."""
+        """Close the queue while the journal cannot write. Log when that begins and ends.
+
+        Notes since when checks are not well.
+        """
         self._watch.look_at_journal()
         self._open_or_close_queue()
+        _ = self._note_faults(self.readiness())
 
     async def watch_clock(self) -> None:
         """Log changes of the clocks, and fire timers that became due during a suspend."""
@@ -320,7 +326,14 @@ class Node:
 
     async def status(self) -> NodeStatus:
         """What this process does now; see the port."""
-        return await node_status(self._dependencies, self.lifecycle, self.readiness())
+        checks = self.readiness()
+        return await node_status(
+            self._dependencies, self.lifecycle, checks, self._note_faults(checks)
+        )
+
+    def _note_faults(self, checks: Iterable[ReadinessCheck]) -> dict[str, int]:
+        now_ms = self._dependencies.clock.now_ms()
+        return self._fault_times.update((each.name for each in checks if not each.ok), now_ms)
 
     def readiness(self) -> list[ReadinessCheck]:
         """The conditions under which triggers are accepted, and checks for information."""

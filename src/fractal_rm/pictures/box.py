@@ -22,15 +22,18 @@ from fractal_rm.pictures.card import Card, Kind
 from fractal_rm.pictures.svg_elements import (
     CHARACTER_WIDTH,
     GREY,
+    WIDEST_CHARACTER,
     arrow,
     characters_that_fit,
     circle,
+    linked,
     path,
     rectangle,
     shape,
     shorten,
     text,
     text_width,
+    toned_text,
     wrap,
 )
 
@@ -73,6 +76,8 @@ def draw_box(card: Card) -> Box:
         y += _TEXT_MARGIN
     if card.undo:
         y = _undo(elements, y, card.undo)
+    if card.marks:
+        y = _marks(elements, y, card)
     return Box(y, [*_background(card, y), *elements, *_outline(card, y)])
 
 
@@ -119,7 +124,8 @@ def _head(card: Card, y: float) -> Iterator[str]:
     name_width = text_width(name) + 1 if name else 0
     target = shorten(card.target, room - keyword_width - name_width)
     target_left = _TEXT_LEFT + keyword_width * 14 * CHARACTER_WIDTH
-    yield text((target_left, middle + 5), target, 14)
+    target_text = text((target_left, middle + 5), target, 14)
+    yield linked(card.link, target_text) if card.link else target_text
     if name:
         yield text((_inner_width(card.kind) - _PADDING, middle + 5), name, right=True)
 
@@ -159,6 +165,16 @@ def _undo(elements: list[str], y: float, content: str) -> float:
     return y + height
 
 
+def _marks(elements: list[str], y: float, card: Card) -> float:
+    """Add a line with the marks. Returns the y of its lower end."""
+    elements.append(path([(0, y), (_inner_width(card.kind), y)], ' stroke-width="0.9"'))
+    left = _TEXT_LEFT
+    for mark in card.marks:
+        elements.append(toned_text((left, y + 17), mark.text, mark.tone))
+        left += (text_width(mark.text) + 3) * _TEXT_SIZE * WIDEST_CHARACTER
+    return y + _LINE_HEIGHT + 8
+
+
 def _lines(lines: list[str], left: float, y: float) -> Iterator[str]:
     for number, line in enumerate(lines):
         yield text((left, y + 17 + number * _LINE_HEIGHT), line, _TEXT_SIZE)
@@ -187,6 +203,8 @@ def _background(card: Card, height: float) -> Iterator[str]:
 
 def _outline(card: Card, height: float) -> Iterator[str]:
     attributes = ' stroke-dasharray="7 4"' if card.when else ""
+    if any(mark.tone == "fail" for mark in card.marks):
+        attributes += ' class="stroke-fail"'
     yield _shape(card, height, attributes)
     if card.kind is Kind.RUN:
         for x in (5, BOX_WIDTH - 5):

@@ -40,12 +40,19 @@ class Kind(str, Enum):
     REPLY = "reply"
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """What a page says about a step: a short text. ``tone`` is ``fail``, ``wait`` and so on."""
+
+    text: str
+    tone: str
+
+
 class Card(msgspec.Struct, frozen=True):
     """The texts of a step. A text is empty if the flow does not have it.
 
     ``number`` is the number of the step's result, or None if the step has no result. ``when`` is
     the condition of the whole step. ``element_when`` is a condition that is evaluated for each
-    element of a FOREACH.
+    element of a FOREACH. Pages add ``marks``, and ``link``: the address to which the target leads.
     """
 
     kind: Kind
@@ -59,6 +66,8 @@ class Card(msgspec.Struct, frozen=True):
     element_when: str = ""
     options: tuple[Entry, ...] = ()
     undo: str = ""
+    marks: tuple[Mark, ...] = ()
+    link: str = ""
 
 
 class Heading(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 MONO = "'DejaVu Sans Mono','Liberation Mono',Menlo,Consolas,monospace"
 SANS = "'DejaVu Sans','Liberation Sans',Helvetica,Arial,sans-serif"
@@ -84,6 +84,18 @@ def text(
     return f"<text {position}{attributes}>{escape(printable(content))}</text>"
 
 
+def toned_text(at: Point, content: str, tone: str) -> str:
+    """A line of text in the colour of a tone, which the style sheet of pages has."""
+    x, y = at
+    position = f'x="{_number_text(x)}" y="{_number_text(y)}" font-size="12" font-weight="bold"'
+    return f'<text {position} class="fill-{tone}" stroke="none">{escape(printable(content))}</text>'
+
+
+def linked(address: str, element: str) -> str:
+    """An element that leads to an address."""
+    return f"<a href={quoteattr(address)}>{element}</a>"
+
+
 def printable(content: str) -> str:
     """The text. U+FFFD replaces each character that is not printable."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in content)
@@ -150,6 +162,20 @@ def page(elements: Iterable[str], width: float, height: float, title: str) -> st
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
+
+
+def part_of_page(elements: Iterable[str], width: float, height: float, label: str) -> str:
+    """An SVG element for a page, whose style sheet has colours and fonts. ``label`` names it."""
+    w, h = _number_text(width), _number_text(height)
+    named = f'role="group" aria-label={quoteattr(printable(label))}'
+    lines = [
+        f'<svg class="picture" {named} width="{w}" height="{h}" viewBox="0 0 {w} {h}">',
+        '<g fill="none" stroke="black" stroke-width="1.2">',
+        *elements,
+        "</g>",
+        "</svg>",
+    ]
+    return "\n".join(lines)
 
 
 def _point_text(point: Point) -> str:

@@ -7,6 +7,10 @@ address only, because the original Runtime Manager hands off runs with this POST
 or certificate. Requests of all other machines are refused. ``Host`` and ``Origin`` of each request
 must name this machine, so that a web page cannot start runs (`web.own_hosts`).
 
+At the pages, and only there, a cookie counts like the token with which somebody has signed in
+(`domain.sessions`). A token in the request counts more than a cookie, and a cookie more than the
+address.
+
 A request that a proxy has forwarded never has the rights of a program on this machine, or of the
 proxy. If the proxy is in ``rest.trusted_proxies``, the request has the rights of the client's
 address, which the proxy adds (`domain.forwarded`).
@@ -21,6 +25,7 @@ from fractal_rm.config.model import Rest
 from fractal_rm.domain.access import Identity
 from fractal_rm.domain.address import Address, is_within, read_address
 from fractal_rm.domain.forwarded import forwarded_client
+from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.rate_limit import RateLimit, machine_of
 from fractal_rm.engine.ports import Authenticator, Sessions
 from fractal_rm.web.client import Client, ClientKind, Sender
@@ -28,16 +33,16 @@ from fractal_rm.web.cookies import cookie_value, session_cookie
 from fractal_rm.web.head import Head
 from fractal_rm.web.own_hosts import OwnHosts
 from fractal_rm.web.peer_refusals import PeerRefusals
+from fractal_rm.web.problems import Problem
 from fractal_rm.web.untrusted import UntrustedConnections
 
-IDENTITY = "identity"  # the key of the client's `Identity` in the state of an ASGI request
-# The key of a function in the same state. It is called when the client sends nothing more: then a
-# stream that has no end of its own ends.
-AT_EOF = "at_eof"
 PEER_BURST_S = 10.0  # a peer that was silent may send the requests of this time at once
 # How many refusals of a machine are sent at once, and how many per second later. The others are
 # sent late, so a flood of wrong tokens gets fewer answers.
 REFUSALS_AT_ONCE, REFUSALS_PER_S = 50, 10
+# How many requests for pages a machine may send before somebody has signed in there: at once, and
+# per second later. The page to sign in needs five.
+VISITS_AT_ONCE, VISITS_PER_S = 200, 20
 
 
 class Access:
@@ -68,6 +73,7 @@ class Access:
         self._now_s = now_s
         self._peer_limit = RateLimit(rest.peer_rate, rest.peer_rate * PEER_BURST_S)
         self._refusal_limit = RateLimit(REFUSALS_PER_S, REFUSALS_AT_ONCE)
+        self._visit_limit = RateLimit(VISITS_PER_S, VISITS_AT_ONCE)
         self._untrusted = UntrustedConnections()
 
     @property
@@ -128,6 +134,21 @@ class Access:
     def exceeds_peer_rate(self, sender: Sender) -> bool:
         """Count a request of a trusted peer. Returns whether it is above ``rest.peer_rate``."""
         return not self._peer_limit.take(sender.name, self._now_s())
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether there are pages, to which people can sign in."""
+        return self._sessions is not None
+
+    def exceeds_visit_rate(self, sender: Sender) -> Problem | None:
+        """Count a request for a page of somebody who has not signed in.
+
+        Returns the problem if the machine has sent too many of them.
+        """
+        if self._visit_limit.take(sender.machine, self._now_s()):
+            return None
+        why = f"{sender.name} may send {VISITS_PER_S} requests per second before signing in"
+        return Problem(CODE_PREFIX + "rate-limited", "Too many requests", 429, why)
 
     def must_slow_down(self, sender: Sender) -> bool:
         """Count a refused request. Returns whether its machine has sent too many of them.

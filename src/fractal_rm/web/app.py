@@ -50,7 +50,7 @@ from fractal_rm.web.api.node import node_routes
 from fractal_rm.web.api.query import check_query
 from fractal_rm.web.api.triggers import TriggerHandler, endpoint_routes, flow_trigger_routes
 from fractal_rm.web.late_operator import LateOperator
-from fractal_rm.web.page_paths import is_page
+from fractal_rm.web.page_paths import is_endpoint, is_page, parts_of
 from fractal_rm.web.problems import Problem, problem_app
 
 _NOT_LOADED = "The part of the interface for operators cannot be loaded"
@@ -120,7 +120,7 @@ def make_app(
     def app_of(path: str) -> ASGIApp:
         if is_served_from_start(endpoint, path):
             return app
-        return pages if is_page(path.encode()) else late
+        return pages if is_page(path, endpoint) else late
 
     return head_as_get(app_of)
 
@@ -145,11 +145,11 @@ def is_served_from_start(endpoint: str, path: str) -> bool:
     """Whether a path is one of those that are served from the start."""
     if path == endpoint:  # a fast path: most requests are triggers
         return True
-    parts = [part for part in path.split("/") if part]
+    parts = parts_of(path)
     if parts[:2] == ["v1", "flows"]:
         return parts[3:] == ["runs"]
     is_known = parts[:2] == ["v1", "node"] or parts in (["livez"], ["readyz"])
-    return is_known or "/" + "/".join(parts) == endpoint
+    return is_known or is_endpoint(path, endpoint)
 
 
 class LateApp:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from enum import Enum
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,14 +24,16 @@ from fractal_rm.domain.pairing import INVITED, PAIR_PATH
 from fractal_rm.domain.rate_limit import machine_of
 from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_path
-from fractal_rm.web.page_paths import is_page
+from fractal_rm.web.page_paths import is_endpoint, is_page
 from fractal_rm.web.problems import Problem
+from fractal_rm.web.request_state import IDENTITY, TOKEN_REFUSED
 from fractal_rm.web.untrusted import MAX_UNTRUSTED
 
 if TYPE_CHECKING:
     from fractal_rm.web.access import Access
 
 _ACCESS_STATUSES = (401, 403)
+_READ = (Scope.READ,)
 
 
 class ClientKind(Enum):
@@ -68,6 +71,7 @@ class Client:
         "answers_late",
         "kind",
         "machine",
+        "visitor",
     )
 
     def __init__(
@@ -87,6 +91,7 @@ class Client:
         self.machine = machine_of(address)
         self.kind = kind
         self.answers_late = False  # the last refusal must be sent late: its machine gets too many
+        self.visitor: Sender | None = None  # who has sent the last request, if it is for a page
 
     def disconnected(self) -> None:
         """Note that the connection is closed."""
@@ -100,14 +105,10 @@ class Client:
         """
         sender = self._sender_of(head)
         is_local = sender.kind is ClientKind.LOCAL
+        self.visitor = None
         found = self._authorized(head, sender)
         if is_local or not isinstance(found, Problem):
-            wrong_host = self._access.hosts.wrong_host
-            found = (
-                fault_in(head)
-                or wrong_host(head, self._own_address, is_forwarded=sender.is_forwarded)
-                or found
-            )
+            found = self._fault_in(head, sender, found) or found
         if isinstance(found, Problem) and (found.status in _ACCESS_STATUSES or not is_local):
             request = (head.method + b" " + head.target).decode("latin-1")
             self._note_refusal(sender.name, request, found)
@@ -115,6 +116,24 @@ class Client:
             is_hand_off = found.status == HTTPStatus.TOO_MANY_REQUESTS
             self.answers_late = not is_hand_off and self._access.must_slow_down(sender)
         return found
+
+    def _fault_in(self, head: Head, sender: Sender, found: Identity | Problem) -> Problem | None:
+        fault = fault_in(head)
+        if fault is not None:
+            return self._not_trusted(sender) if found is NOBODY else fault
+        is_forwarded = sender.is_forwarded
+        return self._access.hosts.wrong_host(head, self._own_address, is_forwarded=is_forwarded)
+
+    def describe(self, identity: Identity, state: dict[str, Any]) -> None:
+        """Put into the state of a request what `web.request_state` says."""
+        state[IDENTITY] = identity
+        if self.visitor is not None:
+            state[TOKEN_REFUSED] = partial(self.token_refused, self.visitor)
+
+    def token_refused(self, sender: Sender, reason: str) -> None:
+        """Count and log that ``sender`` wanted to sign in with a token that is not valid."""
+        refusal = _unauthenticated(reason)
+        self._note_refusal(sender.name, "POST /sign-in", refusal)
 
     def close_for_others(self) -> None:
         """Close the connection, as too many untrusted clients are connected, and log it."""
@@ -186,16 +205,18 @@ class Client:
 
     def _authorized(self, head: Head, sender: Sender) -> Identity | Problem:
         """The client of a request, or a problem if it is not known or lacks the scope."""
-        identity = self._identify(head, sender)
-        path, is_endpoint = head.target, True
+        path, at_endpoint = head.target, True
         if path != self._access.endpoint:  # a fast path: most requests are triggers
-            path = requested_path(head)
-            is_endpoint = b"/" + path.strip(b"/") == self._access.endpoint
-            if not is_endpoint and is_page(path):
-                return self._visitor(head, identity)
+            path, endpoint = requested_path(head), self._access.rest.endpoint
+            text = path.decode(errors="replace")  # as the application reads it
+            if self._access.has_pages and is_page(text, endpoint):
+                self.visitor = sender
+                return self._visitor(head, sender)
+            at_endpoint = is_endpoint(text, endpoint)
+        identity = self._identify(head, sender)
         if isinstance(identity, Problem):
             return identity
-        return self._refusal(head, sender, identity, path, is_endpoint=is_endpoint) or identity
+        return self._refusal(head, sender, identity, path, is_endpoint=at_endpoint) or identity
 
     def _refusal(
         self, head: Head, sender: Sender, identity: Identity, path: bytes, *, is_endpoint: bool
@@ -214,40 +235,42 @@ class Client:
         for scope in sufficient:
             if identity.may(scope):
                 return None
-        scopes = ", ".join(scope_texts(identity.scopes))
-        needed = " or ".join(scope_texts(sufficient))
-        why = f"this request needs the scope {needed}; {identity.name} has {scopes}"
-        if identity is THIS_MACHINE:
-            why += "; send a token with that scope: Authorization: Bearer TOKEN"
-        return Problem(CODE_PREFIX + "missing-scope", "This token may not request this", 403, why)
+        return _missing_scope(identity, sufficient)
 
-    def _visitor(self, head: Head, identity: Identity | Problem) -> Identity | Problem:
-        """Who looks at a page. ``identity`` is the client without the cookie of a session.
+    def _visitor(self, head: Head, sender: Sender) -> Identity | Problem:
+        """Who looks at a page: by a token in the request, by a session, or by the address.
 
-        Whoever may read nothing without signing in is `NOBODY`: the pages ask to sign in.
+        Whoever may read nothing, and could sign in, is `NOBODY`: the pages ask for a token.
         """
-        signed_in = self._access.identify_session(head)
-        if signed_in is not None:
+        has_token = bearer_token(head.authorizations) is not None
+        session = None if has_token else self._access.identify_session(head)
+        if session is not None:
             self._leave_untrusted()
-            return signed_in
-        if isinstance(identity, Problem):
-            can_sign_in = identity.status == HTTPStatus.UNAUTHORIZED and not head.authorizations
-            return NOBODY if can_sign_in else identity
-        may_sign_in = self._access.authenticator.has_tokens
-        return NOBODY if may_sign_in and not identity.may(Scope.READ) else identity
+            return session
+        identity = self._identify(head, sender)
+        if identity is INVITED:
+            return _refused(f"an invitation allows only POST {PAIR_PATH}")
+        if has_token or (isinstance(identity, Identity) and identity.may(Scope.READ)):
+            return identity
+        if self._access.authenticator.has_tokens:
+            return self._access.exceeds_visit_rate(sender) or NOBODY
+        if identity is TRUSTED_PEER:
+            return self._endpoint_only()
+        return identity if isinstance(identity, Problem) else _missing_scope(identity, _READ)
 
     def _refusal_of_peer(self, sender: Sender, *, is_open: bool) -> Problem | None:
         """Why a trusted peer may not send a request. ``is_open``: the request is open to peers."""
         if not is_open:
-            endpoint = self._access.rest.endpoint
-            return _refused(
-                f"without a token, other machines may only POST to {endpoint}, or GET it"
-            )
+            return self._endpoint_only()
         if self._access.exceeds_peer_rate(sender):
             rate = self._access.rest.peer_rate
             why = f"{sender.name} may send {rate} requests per second: rest.peer_rate in comm.conf"
             return Problem(CODE_PREFIX + "rate-limited", "Too many requests", 429, why)
         return None
+
+    def _endpoint_only(self) -> Problem:
+        endpoint = self._access.rest.endpoint
+        return _refused(f"without a token, other machines may only POST to {endpoint}, or GET it")
 
     def _not_trusted(self, sender: Sender) -> Problem:
         if self._access.authenticator.has_tokens:
@@ -257,6 +280,15 @@ class Client:
                 "a proxy has forwarded this request, so it needs a token, and this node has none"
             )
         return _refused(f"{sender.name} is not in rest.trusted_peers")
+
+
+def _missing_scope(identity: Identity, sufficient: tuple[Scope, ...]) -> Problem:
+    scopes = ", ".join(scope_texts(identity.scopes))
+    needed = " or ".join(scope_texts(sufficient))
+    why = f"this request needs the scope {needed}; {identity.name} has {scopes}"
+    if identity is THIS_MACHINE:
+        why += "; send a token with that scope: Authorization: Bearer TOKEN"
+    return Problem(CODE_PREFIX + "missing-scope", "This token may not request this", 403, why)
 
 
 def _refused(reason: str) -> Problem:

@@ -6,10 +6,10 @@ So a client that sends one request after the other with a wrong token gets few a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from fractal_rm.web.limits import ConnectionLimits
-from fractal_rm.web.problems import Problem, problem_app
 
 
 class LateRefusals:
@@ -19,14 +19,14 @@ class LateRefusals:
         self._limits = limits
         self.count = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no further refusal may wait."""
-        return self.count >= self._limits.max_late
+    def app(self, answer: Any, abort: Callable[[], None]) -> Any:
+        """Make an ASGI application that calls ``answer`` late. It must be called at once.
 
-    def app(self, problem: Problem) -> Any:
-        """Make an ASGI application that sends a refusal late. It must be called at once."""
-        answer = problem_app(problem)
+        If too many refusals wait, the connection is aborted.
+        """
+        if self.count >= self._limits.max_late:
+            abort()
+            return answer
         self.count += 1
 
         async def wait_and_answer(scope: Any, receive: Any, send: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from fractal_rm.web.problems import Problem
+
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
     """Limits for connections; times are in seconds, and sizes in bytes.
@@ -31,6 +33,12 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     max_late: int = (
         64  # how many refusals may wait; for each further one, its connection is aborted
     )
+
+    @property
+    def too_slow(self) -> Problem:
+        """The problem for a request that comes too slowly."""
+        detail = f"its head may take {self.head_s:.0f} s, and its body {self.body_s:.0f} s"
+        return Problem("about:blank", "The request came too slowly", 408, detail)
 
 
 DEFAULT_LIMITS = ConnectionLimits()

@@ -9,15 +9,37 @@ from __future__ import annotations
 from fractal_rm.domain.access import Scope
 
 FOLDERS = frozenset({
-    b"", b"overview", b"flows", b"runs", b"failures", b"dead", b"bulk", b"components", b"nodes",
-    b"config", b"sign-in", b"sign-out", b"settings", b"static",
+    "overview", "flows", "runs", "failures", "dead", "bulk", "components", "nodes", "config",
+    "sign-in", "sign-out", "settings", "static",
 })  # fmt: skip
-_OPEN = frozenset({b"sign-in", b"sign-out", b"settings", b"static"})
+_OPEN = (["sign-in"], ["sign-out"], ["settings"], ["static"])
 
 
-def is_page(path: bytes) -> bool:
-    """Whether a percent-decoded path belongs to the pages."""
-    return path[:1] == b"/" and path[1:].partition(b"/")[0] in FOLDERS
+def parts_of(path: str) -> list[str]:
+    """The parts of a percent-decoded path. As for the framework, empty parts do not count."""
+    return [part for part in path.split("/") if part]
+
+
+def is_endpoint(path: str, endpoint: str) -> bool:
+    """Whether a percent-decoded path is that of ``rest.endpoint``."""
+    return path == endpoint or "/" + "/".join(parts_of(path)) == endpoint
+
+
+def is_page(path: str, endpoint: str) -> bool:
+    """Whether a percent-decoded path belongs to the pages.
+
+    The client of a connection and the application both ask this function. So a request that is let
+    in because of a cookie is always answered with a page.
+    """
+    if path[:1] != "/" or is_endpoint(path, endpoint):
+        return False
+    parts = parts_of(path)
+    return not parts or parts[0] in FOLDERS
+
+
+def is_open_page(path: str) -> bool:
+    """Whether everybody may use a page: they sign in there, or change how pages are shown."""
+    return parts_of(path)[:1] in _OPEN
 
 
 def scope_of_page(method: str, path: str) -> Scope | None:
@@ -25,11 +47,12 @@ def scope_of_page(method: str, path: str) -> Scope | None:
 
     To change the configuration needs ADMIN, and to start a run TRIGGER.
     """
-    parts = [part for part in path.split("/") if part]
-    if parts and parts[0].encode() in _OPEN:
+    if is_open_page(path):
         return None
-    if method in ("GET", "HEAD"):
-        return Scope.READ
+    parts = parts_of(path)
+    if method in ("GET", "HEAD", "OPTIONS"):
+        # The text to edit is whole: secrets that are written into flows are not masked there.
+        return Scope.ADMIN if parts[:2] == ["config", "edit"] else Scope.READ
     if parts[:1] == ["config"]:
         return Scope.ADMIN
     return Scope.TRIGGER if parts[:1] == ["flows"] and parts[2:] == ["try"] else Scope.OPERATE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -61,16 +62,23 @@ def headers_of(status: int) -> list[tuple[str, str]]:
 
 def problem_app(problem: Problem) -> Any:
     """Make an ASGI application that answers with ``problem`` and closes the connection."""
-    body = msgspec.json.encode(problem)
-    headers = [
-        (b"content-type", MEDIA_TYPE.encode()),
+    return answering_app(problem.status, msgspec.json.encode(problem), MEDIA_TYPE)
+
+
+def answering_app(
+    status: int, body: bytes, media_type: str, headers: Iterable[tuple[str, str]] = ()
+) -> Any:
+    """Make an ASGI application that sends a response, and closes the connection."""
+    fields = [
+        (b"content-type", media_type.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
-        *((name.lower().encode(), value.encode()) for name, value in headers_of(problem.status)),
+        *((name.lower().encode(), value.encode()) for name, value in headers_of(status)),
+        *((name.lower().encode(), value.encode()) for name, value in headers),
     ]
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": body})
 
     return app

@@ -19,7 +19,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fractal_rm.web.access import AT_EOF, IDENTITY, Access
+from fractal_rm.web.access import Access
 from fractal_rm.web.certificate import names_in
 from fractal_rm.web.client import ClientKind
 from fractal_rm.web.closing import ClosingTransport
@@ -33,8 +33,10 @@ from fractal_rm.web.head import (
 )
 from fractal_rm.web.late_refusals import LateRefusals
 from fractal_rm.web.limits import DEFAULT_LIMITS, ConnectionLimits
-from fractal_rm.web.problems import Problem, encode_response, problem_app
+from fractal_rm.web.problems import Problem, encode_response
+from fractal_rm.web.refusal_pages import refusing_app
 from fractal_rm.web.request_progress import RequestProgress
+from fractal_rm.web.request_state import AT_EOF
 from fractal_rm.web.unread_responses import UnreadResponseWatch
 
 _TOO_MANY = Problem("about:blank", "There are too many connections", 503)
@@ -242,7 +244,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(checked)
         else:
             self.url = origin_form(head)
-            cast("dict[str, Any]", self.scope)["state"][IDENTITY] = checked
+            self._client.describe(checked, cast("dict[str, Any]", self.scope)["state"])
             super().on_headers_complete()
         self.headers = []  # the parser now adds the fields of the trailer, which is not used
         # If a response starts before the request was read completely, it ends the connection.
@@ -286,11 +288,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         self._progress.refused = True
         self.url = b"/"  # the real target may be invalid, and the application does not use it
-        app, late = self.app, self._shared.late_refusals
-        is_late = self._client.answers_late and self._is_idle()
-        if is_late and late.is_full:
-            self.transport.abort()
-        self.app = late.app(refusal) if is_late and not late.is_full else problem_app(refusal)
+        app = self.app
+        self.app = refusing_app(refusal, self.headers, is_page=self._client.visitor is not None)
+        if self._client.answers_late and self._is_idle():
+            self.app = self._shared.late_refusals.app(self.app, self.transport.abort)
         super().on_headers_complete()
         self.app = app
 
@@ -318,9 +319,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(limit_s, self._on_time_limit)
 
     def _on_time_limit(self) -> None:
-        limits = self._limits
-        detail = f"its head may take {limits.head_s:.0f} s, and its body {limits.body_s:.0f} s"
-        self._end_with(Problem("about:blank", "The request came too slowly", 408, detail))
+        self._end_with(self._limits.too_slow)
 
     def _end_with(self, problem: Problem) -> None:
         """Stop reading, and send ``problem`` as the last response, after all earlier responses."""

@@ -92,7 +92,7 @@ class RestService:
             authenticator,
             node_ids,
             clock.monotonic_s,
-            sessions,
+            None if operator is None else sessions,
         )
         app = make_app(
             rest=rest,

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalError
-from fractal_rm.domain.story import Story, tell
+from fractal_rm.domain.story import NodeNote, RunToTell, Story, tell
 from fractal_rm.engine.ports import Clock, RunDetail, RunSummary
 from fractal_rm.engine.story_of import note_of, run_to_tell, version_in
 
@@ -39,19 +39,34 @@ class Stories:
         shows_values: bool,
     ) -> Story:
         """The story of a run. ``shows_values``: it may quote results and messages."""
+        return tell(self.told(detail, children, repeated_by, shows_values=shows_values))
+
+    def told(
+        self,
+        detail: RunDetail,
+        children: Sequence[RunSummary],
+        repeated_by: Sequence[RunSummary],
+        *,
+        shows_values: bool,
+        here: NodeNote | None = None,
+        clock: Callable[[int], str] | None = None,
+    ) -> RunToTell:
+        """A run for its story. ``here``: what is known about the node, if more than its files.
+
+        ``clock`` writes a time for people; by default in UTC, with the day.
+        """
         version, config = version_in(detail), self._config()
-        told = run_to_tell(
+        return run_to_tell(
             detail,
             now_ms=self._clock.now_ms(),
-            clock=utc_text,
+            clock=clock or utc_text,
             flow=None if version is None else self._flow(detail.summary.journal, version),
             current=config.flows,
-            here=note_of(config),
+            here=note_of(config) if here is None else here,
             children=children,
             repeated_by=[each.id for each in repeated_by],
             show_values=shows_values,
         )
-        return tell(told)
 
     def _flow(self, journal: str, version: str) -> Flow | None:
         try:

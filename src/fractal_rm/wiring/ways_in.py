@@ -98,9 +98,14 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
     from fractal_rm.web.operator import Operator  # noqa: PLC0415
     from fractal_rm.web.processes import Processes  # noqa: PLC0415
     from fractal_rm.web.stories import Stories  # noqa: PLC0415
+    from fractal_rm.wiring.draft_cases import DraftCases  # noqa: PLC0415 - imports the simulation
+    from fractal_rm.wiring.recorded_cases import RecordedCases  # noqa: PLC0415
 
     def config() -> Config:
         return dependencies.config
+
+    def folder() -> Path:
+        return Path(dependencies.config.folder)
 
     def new_id() -> str:
         return dependencies.random.token(8).hex()
@@ -110,12 +115,17 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
     definition = partial(recorded_flow, Path(dependencies.config.state_path))
     others = OtherProcesses(actions.sockets)
     return Operator(
-        LiveEvents(dependencies.observers, intake.status, clock, telemetry, new_id()),
+        LiveEvents(
+            dependencies.observers, dependencies.counting, intake.status, clock, telemetry, new_id()
+        ),
         Processes(intake.status, dependencies.set_log_level, others),
         ConfigCheck(config, os.environ, clock.now_ms),
         Stories(definition, config, clock),
         actions,
         Bulks(actions, telemetry, new_id),
+        DraftCases(folder).run,
+        lambda: dependencies.not_applied,
+        RecordedCases(folder).record,
     )
 
 

@@ -68,12 +68,18 @@ class BrowserSessions:
     def _read_or_make_key(self) -> bytes:
         try:
             key = read_regular(self._path)
-            if len(key) == KEY_BYTES:
-                return key
         except FileNotFoundError:
-            pass  # it is made now
+            return self._new_key()
         except OSError as error:
             self._telemetry.problem("session_key_unusable", error=str(error))
+            return self._new_key()
+        if len(key) == KEY_BYTES:
+            return key
+        why = f"the file has {len(key)} bytes instead of {KEY_BYTES}, so a new key is made"
+        self._telemetry.problem("session_key_unusable", error=why)
+        return self._new_key()
+
+    def _new_key(self) -> bytes:
         key = secrets.token_bytes(KEY_BYTES)
         try:
             replace_file(self._path, key, mode=_PRIVATE_FILE)

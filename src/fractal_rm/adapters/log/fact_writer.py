@@ -81,8 +81,8 @@ class FactWriter:
             written = self._appended
             self._output.write(FactBatch(written, self._output.retention_ms))
             self._appended = []
-            if self._counting.facts is not None:
-                self._counting.facts(written)
+            for count in self._counting.facts:
+                count(written)
 
     def sync_begins(self) -> None:
         """Cancel the requested sync: the sync that begins now covers all written facts."""

@@ -252,10 +252,8 @@ class MemoryJournal:
         if self.disk.owner is self:
             for run, timed in self._appended:
                 _add_fact(self.disk.runs[run.id], timed)
-            if self.counting.facts is not None:
-                self.counting.facts(
-                    [(run, (each.at_ms, each.fact)) for run, each in self._appended]
-                )
+            for count in self.counting.facts:
+                count([(run, (each.at_ms, each.fact)) for run, each in self._appended])
         self._appended.clear()
 
 

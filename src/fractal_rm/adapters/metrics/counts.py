@@ -179,7 +179,7 @@ class Counts:
     def fold(self) -> None:
         """Sort all added values into the histograms and counters."""
         self._unfolded = 0
-        self.placements.update((fact.node, fact.cause) for fact in self._placed)
+        self.placements.update([(fact.node, fact.cause) for fact in self._placed])
         self._placed.clear()
         for flow in self.flows.values():
             flow.durations.fold()

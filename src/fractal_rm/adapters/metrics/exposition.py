@@ -7,7 +7,8 @@ so the event loop is never blocked for longer than about a millisecond.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from fractal_rm.adapters.metrics import families
 from fractal_rm.adapters.metrics.counts import OTHER, Counts
@@ -19,6 +20,7 @@ from fractal_rm.domain.facts import AnyFact, Dead
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.dependencies import Dependencies
+from fractal_rm.engine.ports import WrittenFact
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LINES_PER_TURN = 500
@@ -48,8 +50,8 @@ class Metrics:
         if not self._is_counting:
             self._is_counting = True
             counting, counts = self._dependencies.counting, self._counts
-            counting.facts = self._guarded(counts.count_facts)
-            counting.answers = self._guarded(counts.count_answers)
+            counting.add(self._count_facts)
+            counting.answers = partial(self._guard, counts.count_answers)
             counting.synced = counts.count_sync
             counting.mqtt_message = counts.count_message
             self._dependencies.observers.add(self)
@@ -82,19 +84,20 @@ class Metrics:
                 await asyncio.sleep(0)
         return b"".join([*parts, "".join(lines).encode()])
 
-    def _guarded(self, count: Callable[..., None]) -> Callable[..., None]:
-        """A function that counts, and stops to count after a fault of this program."""
+    def _count_facts(self, facts: Sequence[WrittenFact]) -> None:
+        self._guard(self._counts.count_facts, facts)
 
-        def guarded(*arguments: object) -> None:
-            try:
-                count(*arguments)
-            except Exception as error:  # noqa: BLE001 - the journal and the sender are not at fault
-                self._dependencies.counting.facts = self._dependencies.counting.answers = None
-                self._dependencies.telemetry.problem(
-                    "counting_ended", error=repr(error), exc_info=error
-                )
-
-        return guarded
+    def _guard(self, count: Callable[..., None], *arguments: object) -> None:
+        """Count, and stop to count after a fault of this program."""
+        try:
+            count(*arguments)
+        except Exception as error:  # noqa: BLE001 - the journal and the sender are not at fault
+            counting = self._dependencies.counting
+            counting.remove(self._count_facts)
+            counting.answers = None
+            self._dependencies.telemetry.problem(
+                "counting_ended", error=repr(error), exc_info=error
+            )
 
     def _lines(self, status: NodeStatus, process: ProcessNumbers) -> Iterator[str]:
         """All lines, each with its end. No part takes long before the next ``yield``."""

@@ -50,10 +50,10 @@ class SecretMask:
         try:
             value = msgspec.json.decode(text.removeprefix(BYTE_ORDER_MARK))
             if not isinstance(value, (dict, list)):
-                return self._masked_text(text)
+                return self.plain(text)
             masked = self.value(cast("object", value))
         except (msgspec.DecodeError, RecursionError):
-            return self._masked_text(text)
+            return self.plain(text)
         if masked == value:
             return text
         return json.dumps(masked, ensure_ascii=False, separators=(",", ":"))
@@ -71,14 +71,15 @@ class SecretMask:
         """Mask the value of a header or a parameter."""
         return STARS if _SECRET_KEY.search(name) else self.text(value)
 
-    def _member(self, key: str, value: Any) -> Any:
-        if _SECRET_KEY.search(key) and value is not None and not isinstance(value, bool):
-            return STARS
-        return self.value(value)
-
-    def _masked_text(self, text: str) -> str:
+    def plain(self, text: str) -> str:
+        """Mask the secrets in a text that is not read as JSON."""
         for secret in self._secrets:
             text = text.replace(secret, STARS)
         return _SECRET_IN_TEXT.sub(
             lambda match: (match["lead"] or match["scheme"] or match["user"]) + STARS, text
         )
+
+    def _member(self, key: str, value: Any) -> Any:
+        if _SECRET_KEY.search(key) and value is not None and not isinstance(value, bool):
+            return STARS
+        return self.value(value)

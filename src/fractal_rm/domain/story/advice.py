@@ -18,6 +18,7 @@ from fractal_rm.domain.facts import (
     StepUndone,
     Stopping,
 )
+from fractal_rm.domain.possible_actions import FAULTS_OF_MESSAGE
 from fractal_rm.domain.repeating import has_same_beginning
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story.find import cause_of, failed_step, last
@@ -32,9 +33,6 @@ _COMPONENT_CAUSES = (
     Cause.STATUS, Cause.CONNECT_FAILED, Cause.TIMED_OUT, Cause.BAD_REPLY, Cause.CALL_FAILED,
     Cause.CIRCUIT_OPEN,
 )  # fmt: skip
-
-# A message with such a fault is refused again, if it is not changed.
-_FAULTS_OF_MESSAGE = (Cause.MALFORMED, Cause.WRONG_SHAPE)
 _MAYBE_DONE = (Cause.TIMED_OUT, Cause.BAD_REPLY, Cause.REPLY_TOO_LARGE, Cause.CALL_FAILED)
 
 
@@ -252,7 +250,7 @@ def _dead(told: RunToTell, steps: Steps) -> list[Advice]:
 
 def _send_as_it_is(told: RunToTell) -> list[Advice]:
     """How the message is sent unchanged, unless the fault is in the message itself."""
-    if cause_of(told) in _FAULTS_OF_MESSAGE:
+    if cause_of(told) in FAULTS_OF_MESSAGE:
         return []
     text = "send it again as it is, after the cause was removed"
     return [Advice(text, ("dead", "send", told.id))]

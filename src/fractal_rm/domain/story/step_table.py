@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.facts import (
+    AnyFact,
     ElementFinished,
     Finished,
     RequestStarted,
@@ -22,6 +23,7 @@ from fractal_rm.domain.story.steps import Steps, target_of
 from fractal_rm.domain.story.values import RunToTell
 from fractal_rm.domain.story.words import count, cut, result_words
 
+TimedFact = tuple[int, AnyFact]
 MAX_RESULT = 200  # characters of a result or reason
 
 
@@ -29,7 +31,8 @@ class StepRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step of a run.
 
     ``number`` is None for a WAIT, PUBLISH and REPLY. ``state`` is ``not begun``, ``in flight``,
-    ``waiting``, ``to be retried``, ``done``, ``skipped``, ``failed``, ``unknown`` or ``undone``.
+    ``waiting``, ``to be retried``, ``done``, ``skipped``, ``failed``, ``unknown``, ``undone`` or
+    ``not finished`` (the run ended before).
     ``status`` is the HTTP status of the last answer. ``attempts`` counts the requests.
     ``ended_ms`` is the wall time of its end, and ``took_ms`` the time of its last call. ``text`` is
     the start of the result, or the reason of the last failure.
@@ -47,34 +50,44 @@ class StepRow(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def step_rows(told: RunToTell) -> list[StepRow]:
     """The steps of a run, in the order of the flow. Without the flow, those that have facts."""
-    steps = Steps(told)
+    steps, by_step = Steps(told), _by_step(told)
     if told.flow is not None:
-        return list(_by_flow(told, told.flow))
+        return list(_by_flow(told, told.flow, by_step))
     numbers = {
         fact.step: None
         for _, fact in told.facts
         if isinstance(fact, (RequestStarted, Finished, StepFailed)) and fact.step
     }
-    return [_numbered(told, number, steps.name(number)) for number in numbers]
+    return [_numbered(told, number, steps.name(number), by_step[number]) for number in numbers]
 
 
-def _by_flow(told: RunToTell, flow: Flow) -> Iterator[StepRow]:
+def _by_step(told: RunToTell) -> dict[int | None, list[TimedFact]]:
+    """The facts about each step; under None, those about steps without a number."""
+    by_step: dict[int | None, list[TimedFact]] = {}
+    for each in told.facts:
+        by_step.setdefault(getattr(each[1], "step", 0) or None, []).append(each)
+    return by_step
+
+
+def _by_flow(
+    told: RunToTell, flow: Flow, by_step: Mapping[int | None, list[TimedFact]]
+) -> Iterator[StepRow]:
     steps = Steps(told)
     for position, step in enumerate(flow.steps):
         if isinstance(step, (Call, SubFlow)):
-            yield _numbered(told, step.number, target_of(step))
+            facts = by_step.get(step.number, [])
+            yield _numbered(told, step.number, target_of(step), facts)
         else:
-            yield _unnumbered(told, position, steps.name_at(position))
+            name = steps.name_at(position)
+            yield _unnumbered(told, position, name, by_step.get(None, []))
 
 
-def _numbered(told: RunToTell, number: int, what: str) -> StepRow:
+def _numbered(told: RunToTell, number: int, what: str, facts: list[TimedFact]) -> StepRow:
     state, status, attempts, text = "not begun", None, 0, ""
     ended_ms: int | None = None
     took_ms: float | None = None
     elements, is_sent = 0, False
-    for at_ms, fact in told.facts:
-        if getattr(fact, "step", None) != number:
-            continue
+    for at_ms, fact in facts:
         match fact:
             case RequestStarted() if fact.part is UNSET:
                 state, attempts, is_sent = "in flight", fact.attempt, True
@@ -96,13 +109,21 @@ def _numbered(told: RunToTell, number: int, what: str) -> StepRow:
                 state = "failed" if failed else _finished_state(fact)
                 text = text if failed else result_words(fact.result, fact.data, MAX_RESULT)
                 text = text if told.show_values or failed else ""
-                status, took_ms, ended_ms = fact.status or status, fact.took_ms or None, at_ms
+                status = fact.status or (status if failed else None)
+                took_ms, ended_ms = fact.took_ms or None, at_ms
                 attempts += bool(fact.status and not is_sent)
             case StepUndone():
                 state = "undone"
             case _:
                 pass
+    state = _at_the_end(state) if told.state.final else state
     return StepRow(number, what, state, status, attempts, ended_ms, took_ms, text)
+
+
+def _at_the_end(state: str) -> str:
+    """The state of a step of a run that has ended. No fact says that the step has ended."""
+    after = {"in flight": "unknown", "to be retried": "failed", "waiting": "not finished"}
+    return after.get(state, state)
 
 
 def _is_undo(part: str | msgspec.UnsetType) -> bool:
@@ -123,10 +144,10 @@ def _finished_state(fact: Finished) -> str:
     return "done"
 
 
-def _unnumbered(told: RunToTell, position: int, what: str) -> StepRow:
+def _unnumbered(told: RunToTell, position: int, what: str, facts: list[TimedFact]) -> StepRow:
     state, ended_ms, attempts, text = "not begun", None, 0, ""
     name = f"@{position}"
-    for at_ms, fact in told.facts:
+    for at_ms, fact in facts:
         match fact:
             case WaitStarted(position=at) if at == position:
                 state = "waiting"
@@ -142,4 +163,5 @@ def _unnumbered(told: RunToTell, position: int, what: str) -> StepRow:
                 state, ended_ms, text = "done", at_ms, ""
             case _:
                 pass
+    state = _at_the_end(state) if told.state.final else state
     return StepRow(None, what, state, None, attempts, ended_ms, None, text)

@@ -43,7 +43,9 @@ def size(number: int) -> str:
         return count(number, "byte")
     if number < 10_000_000:
         return f"{number / 1000:,.0f} kB"
-    return f"{number / 1_000_000:,.0f} MB"
+    if number < 10_000_000_000:
+        return f"{number / 1_000_000:,.0f} MB"
+    return f"{number / 1_000_000_000:,.0f} GB"
 
 
 def listed(names: Sequence[str]) -> str:

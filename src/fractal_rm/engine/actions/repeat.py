@@ -27,19 +27,14 @@ from fractal_rm.domain.actions import (
     Send,
     WrongState,
 )
+from fractal_rm.domain.dead_letter import decode_letter
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead
 from fractal_rm.domain.flow import Flow, without_lines
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.refusals import Busy, Refused
 from fractal_rm.domain.repeating import Progress, progress_after_decision, progress_before
 from fractal_rm.domain.state import State
-from fractal_rm.domain.trigger import (
-    Arrival,
-    Trigger,
-    TriggerMetadata,
-    TriggerSource,
-    decode_trigger,
-)
+from fractal_rm.domain.trigger import Trigger
 from fractal_rm.domain.wall_time import utc_text
 from fractal_rm.engine.accept import DEAD_LETTER_BYTES
 from fractal_rm.engine.actions.past_runs import PastRun, PastRunReader
@@ -209,18 +204,8 @@ class RepeatRuns:
 
     def _decoded(self, run_id: str, letter: Dead, body: bytes) -> Trigger:
         """Decode a message strictly, as its way in does. Raises NotPossible."""
-        sources = {source.text: source for source in TriggerSource}
-        metadata = None
-        if letter.content_type is not UNSET:
-            metadata = TriggerMetadata(content_type=letter.content_type)
-        arrival = Arrival(
-            sources.get(letter.source, TriggerSource.MQTT),
-            body,
-            flow_id=None if letter.flow_id is UNSET else letter.flow_id,
-            metadata=metadata,
-        )
         try:
-            return decode_trigger(arrival, self._dependencies.config.bounds.max_trigger_bytes)
+            return decode_letter(letter, body, self._dependencies.config.bounds.max_trigger_bytes)
         except Refused as refusal:
             raise NotPossible(
                 f"the message is not a trigger: {refusal.title}: {refusal.reason}", run=run_id

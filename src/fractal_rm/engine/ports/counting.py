@@ -13,6 +13,7 @@ from fractal_rm.engine.ports.ways_in import AcceptedTrigger
 
 WrittenFact = tuple[Run, tuple[int, AnyFact]]  # (run, (time of the fact in ms, fact))
 TriggerAnswer = Union[AcceptedTrigger, Refused]
+CountFacts = Callable[[Sequence[WrittenFact]], None]
 
 
 class Counting:
@@ -21,8 +22,11 @@ class Counting:
     They must not raise, and must return quickly. A process has one instance; `adapters.metrics`
     sets the functions at the first scrape.
 
-    ``facts`` is called with the facts that were written to the journal, in order: those of one turn
-    of the event loop, without the first facts of new runs. The runs may have changed since.
+    ``facts`` has any number of functions; see `add` and `remove`. Each is called with the facts
+    that were written to the journal, in order: those of one turn of the event loop, without the
+    first facts of new runs. The runs may have changed since. This takes less time than an observer,
+    which is called for each fact.
+
     ``answers`` is called with triggers that arrived together: how each arrived, what it was decoded
     to (a refusal if it could not be), and its answer. ``synced`` is called with the seconds that a
     sync of the log took. ``traces`` returns how many traces were exported and dropped; None: traces
@@ -32,7 +36,7 @@ class Counting:
     __slots__ = ("answers", "facts", "mqtt_message", "synced", "traces")
 
     def __init__(self) -> None:
-        self.facts: Callable[[Sequence[WrittenFact]], None] | None = None
+        self.facts: tuple[CountFacts, ...] = ()
         self.answers: (
             Callable[
                 [Sequence[Arrival], Sequence[Trigger | TriggerAnswer], Sequence[TriggerAnswer]],
@@ -43,3 +47,11 @@ class Counting:
         self.synced: Callable[[float], None] | None = None
         self.traces: Callable[[], tuple[int, int]] | None = None
         self.mqtt_message: Callable[[int], None] | None = None
+
+    def add(self, count: CountFacts) -> None:
+        """Call ``count`` with the facts that are written from now on."""
+        self.facts = (*self.facts, count)
+
+    def remove(self, count: CountFacts) -> None:
+        """Do not call ``count`` again. Does nothing if it was removed before."""
+        self.facts = tuple(each for each in self.facts if each != count)

@@ -153,6 +153,15 @@ class RunDetail(msgspec.Struct, frozen=True):
     unreadable: str | None = None
 
 
+class RunOutline(RunDetail, frozen=True):
+    """A run with its facts. Of a large value (over 64 KiB), they have only the beginning, as text.
+
+    ``sizes`` has the sizes of these values in bytes, by the index of the fact.
+    """
+
+    sizes: Mapping[int, int] = {}
+
+
 class FlowCounts(msgspec.Struct, frozen=True):
     """The counts of one flow: triggers that became runs, and runs in each state.
 
@@ -227,6 +236,13 @@ class History(PastRuns, Protocol):
 
     def failures(self, run_filter: RunFilter = EVERY_RUN, *, within_s: float = 0.1) -> Failures:
         """Group the runs in trouble that match a filter by their kind of failure."""
+        ...
+
+    def outline(self, run_id: str, *, whole: int | None = None) -> RunOutline | None:
+        """One run without the rest of its large values, or None if no journal has it.
+
+        The value of the fact with the index ``whole`` is complete.
+        """
         ...
 
     def children(self, run_id: str) -> list[RunSummary]:

@@ -69,6 +69,14 @@ def request_id_of(request: AnyRequest) -> str:
     return f"{identity_of(request).name}/{key}"
 
 
+async def act_once(
+    actions: Actions, request: AnyRequest, action: AnyAction, key: str
+) -> ActionDone:
+    """Do an action for the sender of a request; once for each ``key``. Raises ActionRefused."""
+    actor = identity_of(request).name
+    return await actions.act(Asked(action, actor, f"{actor}/{key}"))
+
+
 async def act(actions: Actions, request: AnyRequest, action: AnyAction) -> ActionDone:
     """Do an action for the sender of a request. Raises ActionRefused and BadParameter."""
     return await actions.act(Asked(action, identity_of(request).name, request_id_of(request)))

@@ -6,26 +6,27 @@ Each handler builds a value of `domain.actions`; the port `Actions` does what it
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 
 from fractal_rm.domain.actions import (
     ActionDone,
     AnyAction,
-    Cancel,
-    Definition,
-    Discard,
     PauseFlow,
     Release,
-    Replay,
     ResumeFlow,
-    Send,
 )
-from fractal_rm.domain.refusals import WrongShape
 from fractal_rm.engine.ports.actions import Actions
+from fractal_rm.web.api.action_options import (
+    MAX_MESSAGE_BYTES,
+    CancelOptions,
+    DiscardOptions,
+    NoOptions,
+    ReplayOptions,
+    SendOptions,
+)
 from fractal_rm.web.api.action_requests import (
     act,
     check_if_match,
@@ -35,42 +36,6 @@ from fractal_rm.web.api.action_requests import (
 from fractal_rm.web.api.flow_view import FlowView
 from fractal_rm.web.api.run_view import RunView
 from fractal_rm.web.api.versioned import etag_of
-
-MAX_NOTE = 2_000  # characters
-MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # of an edited message, with its JSON around it
-
-
-class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of an action without options: nothing, or an empty object."""
-
-
-class CancelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``cut``: do not await the step in flight. ``undo``: undo the finished steps."""
-
-    cut: bool = False
-    undo: bool = True
-
-
-class ReplayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """See `domain.actions.Replay`."""
-
-    definition: Definition = Definition.RECORDED
-    from_step: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
-    again: bool = False
-
-
-class SendOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``body``: send this text instead of the stored message; ``base64``: these bytes."""
-
-    body: str | None = None
-    base64: bytes | None = None
-    again: bool = False
-
-
-class DiscardOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``note``: why, for people who read the history."""
-
-    note: Annotated[str, msgspec.Meta(max_length=MAX_NOTE)] = ""
 
 
 class ActionHandlers:
@@ -110,14 +75,13 @@ def action_routes(handlers: ActionHandlers) -> list[HTTPRouteHandler]:
     async def cancel(request: Request[Any, Any, Any]) -> Response[ActionDone]:
         run_id: str = request.path_params["run_id"]
         options = await read_options(request, CancelOptions)
-        return await handlers.on_run(request, Cancel(run_id, options.cut, options.undo), run_id)
+        return await handlers.on_run(request, options.to_action(run_id), run_id)
 
     @post("/v1/runs/{run_id:str}/replay")
     async def replay(request: Request[Any, Any, Any]) -> Response[ActionDone]:
         run_id: str = request.path_params["run_id"]
         options = await read_options(request, ReplayOptions)
-        action = Replay(run_id, options.definition, options.from_step, options.again)
-        return await handlers.on_run(request, action, run_id)
+        return await handlers.on_run(request, options.to_action(run_id), run_id)
 
     @post("/v1/runs/{run_id:str}/release")
     async def release(request: Request[Any, Any, Any]) -> Response[ActionDone]:
@@ -129,16 +93,13 @@ def action_routes(handlers: ActionHandlers) -> list[HTTPRouteHandler]:
     async def discard(request: Request[Any, Any, Any]) -> Response[ActionDone]:
         run_id: str = request.path_params["run_id"]
         options = await read_options(request, DiscardOptions)
-        return await handlers.on_run(request, Discard(run_id, options.note), run_id)
+        return await handlers.on_run(request, options.to_action(run_id), run_id)
 
     @post("/v1/dead/{run_id:str}/send")
     async def send(request: Request[Any, Any, Any]) -> Response[ActionDone]:
         run_id: str = request.path_params["run_id"]
         options = await read_options(request, SendOptions, MAX_MESSAGE_BYTES)
-        if options.body is not None and options.base64 is not None:
-            raise WrongShape("give body or base64, not both")
-        body = options.base64 if options.body is None else options.body.encode()
-        return await handlers.on_run(request, Send(run_id, body, options.again), run_id)
+        return await handlers.on_run(request, options.to_action(run_id), run_id)
 
     @post("/v1/flows/{flow_id:str}/pause")
     async def pause(request: Request[Any, Any, Any]) -> Response[ActionDone]:

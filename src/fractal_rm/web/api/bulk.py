@@ -21,6 +21,7 @@ from fractal_rm.domain.actions import (
     Send,
 )
 from fractal_rm.engine.ports.actions import BulkProgress
+from fractal_rm.web.api.action_options import Note, StepNumber
 from fractal_rm.web.api.action_requests import read_body_as, request_id_of
 from fractal_rm.web.api.filters import Conditions, filter_of
 from fractal_rm.web.api.identity import identity_of
@@ -55,7 +56,7 @@ class BulkReplay(AnyBulkBody, frozen=True, tag="replay"):
     """See `Replay`."""
 
     definition: Definition = Definition.RECORDED
-    from_step: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
+    from_step: StepNumber | None = None
     again: bool = False
 
     def to_action(self) -> BulkAction:
@@ -76,7 +77,7 @@ class BulkSend(AnyBulkBody, frozen=True, tag="send"):
 class BulkDiscard(AnyBulkBody, frozen=True, tag="discard"):
     """See `Discard`."""
 
-    note: Annotated[str, msgspec.Meta(max_length=2_000)] = ""
+    note: Note = ""
 
     def to_action(self) -> BulkAction:
         """The action, without a run."""

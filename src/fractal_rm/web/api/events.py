@@ -11,11 +11,11 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
-from fractal_rm.web.access import AT_EOF
 from fractal_rm.web.api.query import read_query
 from fractal_rm.web.live import LiveEvents, TooManyStreams, Topic, stream_text
 from fractal_rm.web.live.topic import ALL_TOPICS
 from fractal_rm.web.problems import MEDIA_TYPE, Problem
+from fractal_rm.web.request_state import AT_EOF
 
 MEDIA = "text/event-stream"
 # A proxy must pass each message on at once, and store none.

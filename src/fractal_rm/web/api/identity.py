@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Request
 
 from fractal_rm.domain.access import Identity
-from fractal_rm.web.access import IDENTITY
+from fractal_rm.web.request_state import IDENTITY
 
 
 def identity_of(request: Request[Any, Any, Any]) -> Identity:

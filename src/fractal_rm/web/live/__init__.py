@@ -1,8 +1,8 @@
 """Live events for clients that listen: what changes, gathered to one message a second.
 
-- `gathering`: an observer of facts, which exists only while somebody listens.
+- `gathering`: takes facts and gathers what they change; it exists only while somebody listens.
 - `ring`: the newest events, so that a client that connects again misses nothing.
-- `events`: adds and removes the observer, and wakes the streams.
+- `events`: begins and ends the gathering, and wakes the streams.
 - `stream`: the text of one stream (Server-Sent Events).
 """
 

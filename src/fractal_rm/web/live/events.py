@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -12,7 +12,7 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.engine.observers import Observers
-from fractal_rm.engine.ports import Clock, Telemetry
+from fractal_rm.engine.ports import Clock, Counting, Telemetry, WrittenFact
 from fractal_rm.web.live.gathering import Gathered, Gathering
 from fractal_rm.web.live.ring import Ring
 from fractal_rm.web.live.topic import Topic
@@ -41,6 +41,7 @@ class LiveEvents:
     def __init__(
         self,
         observers: Observers,
+        counting: Counting,
         status: Callable[[], Awaitable[NodeStatus]],
         clock: Clock,
         telemetry: Telemetry,
@@ -48,7 +49,7 @@ class LiveEvents:
         gather_s: float = GATHER_S,
         keep_s: float = KEEP_S,
     ) -> None:
-        self._observers, self._status = observers, status
+        self._observers, self._counting, self._status = observers, counting, status
         self._clock, self._telemetry = clock, telemetry
         self._intervals_s = gather_s, keep_s
         self.ring = Ring(boot)
@@ -78,15 +79,25 @@ class LiveEvents:
     def _begin(self) -> None:
         """Observe facts from now on."""
         gathering = Gathering()
-        self._observers.add(gathering)
+
+        def count(facts: Sequence[WrittenFact]) -> None:
+            try:
+                gathering.count(facts)
+            except Exception as error:  # noqa: BLE001 - the journal is not at fault
+                self._counting.remove(count)
+                _ = task.cancel()
+                self._fail(error)
 
         def ended(_: object) -> None:  # called even if the task was cancelled before it began
             self._observers.remove(gathering)
+            self._counting.remove(count)
             self.ring.clear()
             self._task = None
 
-        self._task = asyncio.create_task(self._gather(gathering))
-        self._task.add_done_callback(ended)
+        self._observers.add(gathering)
+        self._counting.add(count)
+        task = self._task = asyncio.create_task(self._gather(gathering))
+        task.add_done_callback(ended)
 
     def is_open(self, news: asyncio.Event) -> bool:
         """Whether a stream should go on."""
@@ -129,8 +140,11 @@ class LiveEvents:
                 for news in list(self._streams):
                     news.set()
         except Exception as error:  # noqa: BLE001 - the top of the task
-            self._telemetry.problem("live_events_failed", error=repr(error), exc_info=error)
-            self.end_all()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._telemetry.problem("live_events_failed", error=repr(error), exc_info=error)
+        self.end_all()
 
     def _add(self, gathered: Gathered) -> None:
         for change in gathered.run_changes():

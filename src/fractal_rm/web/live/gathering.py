@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -19,16 +19,14 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE_STATES, State
+from fractal_rm.engine.ports import WrittenFact
 
 # How many runs of one message are shown, in trouble and others. More runs are only counted.
 MAX_SHOWN = 250
 MAX_REASON = 200  # characters of a reason
-FOLD_AT = 1_024  # the runs of so many facts may be kept in memory although they have ended
-# `Placed` is missing: it does not change the state of a run, and every run has one.
-KINDS = frozenset({
-    Accepted, Offered, Parked, Released, CancelRequested, Settled, Dead, Discarded,
-})  # fmt: skip
-_ENDS = frozenset({Settled, Dead})
+# `Settled` is missing: every run has one, and `Gathering.count` takes less time. `Placed` does not
+# change the state of a run.
+KINDS = frozenset({Accepted, Offered, Parked, Released, CancelRequested, Dead, Discarded})
 
 
 class RunChange(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,8 +59,8 @@ class Gathered(msgspec.Struct):
     trouble: dict[str, tuple[Run, int]] = {}
     others: dict[str, tuple[Run, int]] = {}
     hidden: int = 0
-    accepted: Counter[str] = msgspec.field(default_factory=Counter)
-    ended: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
+    accepted: dict[str, int] = {}
+    ended: dict[tuple[str, State], int] = {}
 
     def run_changes(self) -> list[RunChange]:
         """The runs that have changed, in the order of their changes."""
@@ -74,9 +72,9 @@ class Gathered(msgspec.Struct):
         """The flows with accepted or ended runs."""
         ended: dict[str, dict[str, int]] = {flow: {} for flow in self.accepted}
         for (flow, state), count in self.ended.items():
-            ended.setdefault(flow, {})[state] = count
+            ended.setdefault(flow, {})[state.text] = count
         return [
-            FlowChange(flow or None, at_ms, self.accepted[flow], states)
+            FlowChange(flow or None, at_ms, self.accepted.get(flow, 0), states)
             for flow, states in ended.items()
         ]
 
@@ -89,41 +87,49 @@ def _change(run: Run, at_ms: int) -> RunChange:
 
 
 class Gathering:
-    """Port `Observer`. It is called for each fact of a run, so it only keeps the fact.
+    """Port `Observer`, and a function for `Counting.add`.
 
-    At most `FOLD_AT` facts are kept; then they are sorted into the changes of runs and flows.
+    The main path calls both. Each fact is sorted in at once: a run that was kept for later would
+    take more time, as it is not in the caches of the CPU any more.
     """
 
     kinds = KINDS
 
     def __init__(self) -> None:
         self._now = Gathered()
-        self._written: list[tuple[Run, type[AnyFact], int]] = []
-        self._keep = self._written.append
 
     def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:
-        """Keep the change of a run."""
-        self._keep((run, type(fact), at_ms))
-        if len(self._written) >= FOLD_AT:
-            self._fold()
+        """Gather a change of a run, except a `Settled`."""
+        kind = type(fact)
+        if kind is Accepted:
+            accepted, flow_id = self._now.accepted, run.flow.id
+            accepted[flow_id] = accepted.get(flow_id, 0) + 1
+        elif kind is Dead:
+            ended, key = self._now.ended, (run.flow.id, run.state)
+            ended[key] = ended.get(key, 0) + 1
+        self._show(run, at_ms)
+
+    def count(self, facts: Sequence[WrittenFact]) -> None:
+        """Gather each `Settled`; see `Counting.facts`."""
+        ended = self._now.ended
+        for run, (at_ms, fact) in facts:
+            if type(fact) is Settled:
+                key = run.flow.id, run.state
+                ended[key] = ended.get(key, 0) + 1
+                self._show(run, at_ms)
 
     def take(self) -> Gathered:
         """The changes since the last call."""
-        self._fold()
         taken, self._now = self._now, Gathered()
         return taken
 
-    def _fold(self) -> None:
-        """Sort the kept facts into the changes of runs and flows."""
-        now, written = self._now, self._written
-        now.accepted.update(run.flow.id for run, kind, _ in written if kind is Accepted)
-        now.ended.update((run.flow.id, run.state.text) for run, kind, _ in written if kind in _ENDS)
-        for run, _, at_ms in written:
-            shown = now.trouble if run.state in TROUBLE_STATES else now.others
-            if len(shown) < MAX_SHOWN or run.id in shown:
-                shown[run.id] = run, at_ms
-                if shown is now.trouble and run.id in now.others:
-                    del now.others[run.id]
-            else:
-                now.hidden += 1
-        written.clear()
+    def _show(self, run: Run, at_ms: int) -> None:
+        """Show a run, or count it only."""
+        now = self._now
+        shown = now.trouble if run.state in TROUBLE_STATES else now.others
+        if len(shown) < MAX_SHOWN or run.id in shown:
+            shown[run.id] = run, at_ms
+            if shown is now.trouble:
+                _ = now.others.pop(run.id, None)
+        else:
+            now.hidden += 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from fractal_rm.domain.access import Scope
 from fractal_rm.domain.actions import ActionDone
-from fractal_rm.web.api.actions import (
+from fractal_rm.web.api.action_options import (
     CancelOptions,
     DiscardOptions,
     NoOptions,

@@ -41,6 +41,12 @@ class Assets:
         found = [each for each in folder.iterdir() if each.name.rpartition(".")[2] in KINDS]
         return {each.name: _asset(each.name, each.read_bytes()) for each in found}
 
+    @cached_property
+    def release(self) -> str:
+        """A digest of all files: pages that were loaded with other files are too old."""
+        digests = [asset.digest for _, asset in sorted(self._by_name.items())]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
+
     def path_of(self, name: str) -> str:
         """The path of a file, relative to the root of the pages."""
         return f"static/{self._by_name[name].digest}/{name}"

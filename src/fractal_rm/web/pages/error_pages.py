@@ -8,10 +8,16 @@ from urllib.parse import quote
 from litestar import Request, Response
 
 from fractal_rm.web.api.error_handlers import make_error_handlers
-from fractal_rm.web.pages.back import see_other
+from fractal_rm.web.pages.back import back_to, see_other
 from fractal_rm.web.pages.site import Site
-from fractal_rm.web.pages.visitor import root_of
+from fractal_rm.web.pages.visitor import path_of, root_of
 from fractal_rm.web.problems import Problem
+
+_NOT_DONE = {
+    "form-refused": "This was not done",
+    "missing-scope": "You may not do this",
+    "sign-in-first": "This was not done",
+}
 
 
 def make_error_pages(site: Site) -> dict[Any, Any]:
@@ -23,12 +29,12 @@ def make_error_pages(site: Site) -> dict[Any, Any]:
 def _as_page(site: Site, handle: Any) -> Any:
     def handle_as_page(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         code = getattr(error, "code", "")
-        if code == "sign-in-first":
+        if code == "sign-in-first" and request.method == "GET":
             return _to_sign_in(request)
         answer: Response[Problem] = handle(request, error)
         problem = answer.content
-        if code in ("form-refused", "missing-scope"):
-            problem = Problem(problem.type, "This was not done", 403, problem.detail)
+        if code in _NOT_DONE:
+            problem = Problem(problem.type, _NOT_DONE[code], 403, problem.detail)
         page = site.page_at_once(request, "problem.html", status=problem.status, problem=problem)
         page.headers.update({k: v for k, v in answer.headers.items() if k.lower() == "allow"})
         return page
@@ -37,10 +43,10 @@ def _as_page(site: Site, handle: Any) -> Any:
 
 
 def _to_sign_in(request: Request[Any, Any, Any]) -> Response[bytes]:
-    path, query = request.url.path.lstrip("/"), request.url.query
-    wanted = path + (f"?{query}" if query else "")
+    path = path_of(request)
+    wanted = back_to(path, request.scope["query_string"].decode("ascii"))
     address = "sign-in" + (f"?next={quote(wanted, safe='')}" if wanted else "")
-    response = see_other(address, root=root_of(request.url.path))
+    response = see_other(address, root=root_of(path))
     if "hx-request" in request.headers:  # htmx goes there with the whole page
         response.status_code = 200
         response.headers["HX-Redirect"] = response.headers["Location"]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from fractal_rm.adapters.local_socket.other_processes import Statuses
-from fractal_rm.domain.node_status import NodeStatus
+from fractal_rm.domain.health import Health, health_of
+from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES
-from fractal_rm.engine.ports import History
+from fractal_rm.engine.ports import Clock, Count, History
+from fractal_rm.web.pages.figures import trouble_now
+from fractal_rm.web.pages.kept import Kept
+from fractal_rm.web.pages.recent import Recent
 
-KEPT_MS = 2_000
+KEPT_S = 2.0
 RECENT_MS = 24 * 3_600_000
 MAX_COUNTED = 999
-WITHIN_S = 0.02
+WITHIN_S = 0.05
 
 
 class Glance(msgspec.Struct, frozen=True):
@@ -26,14 +30,12 @@ class Glance(msgspec.Struct, frozen=True):
     operator has done anything, up to `MAX_COUNTED`.
     """
 
-    tone: str
-    sign: str
-    text: str
+    health: Health
     failures: int = 0
     dead: int = 0
 
 
-UNKNOWN = Glance("quiet", "", "")  # for whoever may not read
+UNKNOWN = Glance(Health("quiet", "", ""))  # for whoever may not read
 
 
 class Glances:
@@ -42,27 +44,32 @@ class Glances:
     def __init__(
         self,
         history: History,
+        recent: Recent,
         statuses: Callable[[], Awaitable[Statuses]],
-        now_ms: Callable[[], int],
+        clock: Clock,
     ) -> None:
         self._history = history
+        self._recent = recent
         self._statuses = statuses
-        self._now_ms = now_ms
-        self._at_ms = -KEPT_MS
+        self._clock = clock
         self.newest = UNKNOWN
-        self._one_at_a_time = asyncio.Lock()
+        self._kept = Kept(self._make, KEPT_S, clock.monotonic_s)
 
     async def now(self) -> Glance:
         """The glance of the last two seconds."""
-        async with self._one_at_a_time:
-            now_ms = self._now_ms()
-            if not 0 <= now_ms - self._at_ms < KEPT_MS:
-                statuses = await self._statuses()
-                tone, sign, text = health_of(statuses.processes)
-                failures, dead = await asyncio.to_thread(self._count, now_ms)
-                self.newest = Glance(tone, sign, text, failures, dead)
-                self._at_ms = now_ms
-            return self.newest
+        self.newest = await self._kept.get()
+        return self.newest
+
+    async def _make(self) -> Glance:
+        statuses, now_ms = await self._statuses(), self._clock.now_ms()
+        try:
+            trouble = trouble_now(await self._recent.minutes(), await self._recent.hours(), now_ms)
+            last_ms = await self._recent.last_trouble_ms()
+            failures, dead = await asyncio.to_thread(self._count, now_ms)
+        except JournalError:  # the pages that need the journal say why
+            return Glance(Health("fail", "✗", "a journal cannot be read"))
+        health = health_of(statuses.processes, statuses.silent, trouble, last_ms)
+        return Glance(health, failures, dead)
 
     def _count(self, now_ms: int) -> tuple[int, int]:
         recent = RunFilter(since_ms=now_ms - RECENT_MS, handled=False)
@@ -71,18 +78,11 @@ class Glances:
         dead = msgspec.structs.replace(recent, dead_letters=True)
         count = self._history.count
         return (
-            count(failed, most=MAX_COUNTED, within_s=WITHIN_S).number,
-            count(dead, most=MAX_COUNTED, within_s=WITHIN_S).number,
+            _number(count(failed, most=MAX_COUNTED, within_s=WITHIN_S), self.newest.failures),
+            _number(count(dead, most=MAX_COUNTED, within_s=WITHIN_S), self.newest.dead),
         )
 
 
-def health_of(processes: Sequence[NodeStatus]) -> tuple[str, str, str]:
-    """Whether the node is well: a tone, a sign and words."""
-    faults = [name for each in processes for name, ok, _ in each.checks if not ok]
-    if faults:
-        return "fail", "✗", "not well: " + ", ".join(dict.fromkeys(faults))
-    if any(each.draining for each in processes):
-        return "wait", "‖", "draining"
-    if any(each.paused for each in processes):
-        return "wait", "‖", "paused"
-    return "ok", "●", "well"
+def _number(counted: Count, before: int) -> int:
+    """What was counted. A count that was ended early does not lower the number before it."""
+    return counted.number if counted.is_exact else max(counted.number, before)

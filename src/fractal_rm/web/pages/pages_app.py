@@ -7,22 +7,39 @@ from typing import Any
 from litestar import Litestar, Router
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
-from litestar.types import ASGIApp
 
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.access import NOBODY, Identity
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
-from fractal_rm.web.access import IDENTITY
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
 from fractal_rm.web.pages.assets import asset_routes
+from fractal_rm.web.pages.bulk import bulk_routes
+from fractal_rm.web.pages.components import component_routes
+from fractal_rm.web.pages.configuration import configuration_routes
+from fractal_rm.web.pages.dead import dead_routes
 from fractal_rm.web.pages.error_pages import make_error_pages
+from fractal_rm.web.pages.failures import failure_routes
+from fractal_rm.web.pages.flow_actions import flow_action_routes
+from fractal_rm.web.pages.flow_try import flow_try_routes
+from fractal_rm.web.pages.flows import flow_routes
 from fractal_rm.web.pages.glance import Glances
+from fractal_rm.web.pages.nodes import node_routes
 from fractal_rm.web.pages.overview import overview_routes
+from fractal_rm.web.pages.recent import Recent
+from fractal_rm.web.pages.run import run_routes
+from fractal_rm.web.pages.run_actions import run_action_routes
+from fractal_rm.web.pages.run_files import run_file_routes
+from fractal_rm.web.pages.runs import runs_routes
+from fractal_rm.web.pages.samples import Samples
+from fractal_rm.web.pages.send_letter import send_routes
 from fractal_rm.web.pages.settings import settings_routes
 from fractal_rm.web.pages.sign_in import sign_in_routes
-from fractal_rm.web.pages.site import Site
+from fractal_rm.web.pages.site import HEADERS, Site
+from fractal_rm.web.request_state import IDENTITY
+
+_ENCODED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class SignInFirst(FractalError):
@@ -46,26 +63,54 @@ def make_pages_app(
     clock: Clock,
     telemetry: Telemetry,
     sessions: Sessions,
-) -> ASGIApp:
+) -> Litestar:
     """Make the application."""
+    config, recent = operator.configuration.config, Recent(history, clock)
     site = Site(
         rest,
-        history, intake, operator, operator.configuration.config, clock, telemetry, sessions,
-        Glances(history, operator.processes.statuses, clock.now_ms),
+        history, intake, operator, config, clock, telemetry, sessions,
+        recent,
+        Samples(history, config, clock),
+        Glances(history, recent, operator.processes.statuses, clock),
     )  # fmt: skip
     routes = [
         *asset_routes(site.assets),
         *sign_in_routes(site),
+        *configuration_routes(site),
         *settings_routes(site),
         *overview_routes(site),
+        *component_routes(site),
+        *node_routes(site),
+        *flow_routes(site),
+        *flow_action_routes(site),
+        *flow_try_routes(site),
+        *failure_routes(site),
+        *dead_routes(site),
+        *send_routes(site),
+        *run_action_routes(site),
+        *bulk_routes(site),
+        *runs_routes(site),
+        *run_routes(site),
+        *run_file_routes(site),
     ]
     return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
         exception_handlers=make_error_pages(site),
         openapi_config=None,
         request_max_body_size=None,  # `forms.read_form` has the limits
+        before_send=[add_headers],
         logging_config=None,
     )
+
+
+async def add_headers(message: Any, _scope: Any) -> None:
+    """Add `HEADERS` to every response that does not have them, such as those of assets."""
+    if message["type"] == "http.response.start":
+        present = {name.lower() for name, _ in message["headers"]}
+        message["headers"] = [
+            *message["headers"],
+            *(field for field in _ENCODED_HEADERS if field[0] not in present),
+        ]
 
 
 def _check_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

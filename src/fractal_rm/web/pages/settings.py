@@ -13,6 +13,7 @@ from fractal_rm.web.pages.back import Back, see_other
 from fractal_rm.web.pages.forms import read_form
 from fractal_rm.web.pages.site import AnyRequest, Site
 from fractal_rm.web.pages.text_filters import Zone
+from fractal_rm.web.pages.visitor import path_of, root_of
 
 YEAR_S = 365 * 86_400
 
@@ -31,7 +32,7 @@ def settings_routes(site: Site) -> list[HTTPRouteHandler]:
     @post("/settings")
     async def change(request: AnyRequest) -> Response[bytes]:
         settings = await read_form(site, request, Settings)
-        response = see_other(settings.back)
+        response = see_other(settings.back, root=root_of(path_of(request)))
         if settings.zone is not None:
             response.set_cookie(_cookie("zone", settings.zone.value))
         if settings.theme is not None:

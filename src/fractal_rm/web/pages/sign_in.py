@@ -14,6 +14,8 @@ from fractal_rm.web.cookies import session_cookie
 from fractal_rm.web.pages.back import Back, see_other
 from fractal_rm.web.pages.forms import read_form
 from fractal_rm.web.pages.site import AnyRequest, Site
+from fractal_rm.web.pages.visitor import path_of, root_of
+from fractal_rm.web.request_state import TOKEN_REFUSED
 
 
 class SignInQuery(msgspec.Struct, frozen=True):
@@ -46,19 +48,22 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
         form = await read_form(site, request, SignIn)
         begun = site.sessions.begin(form.token.strip()[: MAX_TOKEN_TEXT + 1])
         if isinstance(begun, str):
-            refusal = f"The token was refused: {begun}." if form.token else "Enter a token."
+            refusal = "Enter a token."
+            if form.token:
+                request.scope["state"][TOKEN_REFUSED](begun)
+                refusal = f"The token was refused: {begun}."
             return await site.page(
                 request, "sign_in.html", status=403, next=form.next, refusal=refusal
             )
         session, _ = begun
-        response = see_other(form.next)
+        response = see_other(form.next, root=root_of(path_of(request)))
         response.set_cookie(_cookie(site, request, session, SESSION_MS // 1000))
         return response
 
     @post("/sign-out")
     async def sign_out(request: AnyRequest) -> Response[bytes]:
         _ = await read_form(site, request, Nothing)
-        response = see_other("")
+        response = see_other("", root=root_of(path_of(request)))
         response.set_cookie(_cookie(site, request, "", 0))
         return response
 
@@ -71,14 +76,26 @@ def _cookie(site: Site, request: AnyRequest, session: str, max_age_s: int) -> Co
     It has no path: then it is sent to the paths beside that of the form, so also below the base
     path of a proxy (RFC 6265, 5.1.4). Lax, so that a link in a message opens the page.
     """
-    rest = site.rest
-    is_public_https = rest.public_url is not None and rest.public_url.protocol == "https"
     return Cookie(
-        session_cookie(rest.port),
+        session_cookie(site.rest.port),
         value=session,
         path=None,  # pyright: ignore[reportArgumentType]
         max_age=max_age_s,
         httponly=True,
-        secure=request.url.scheme == "https" or is_public_https,
+        secure=is_encrypted(site, request),
         samesite="lax",
     )
+
+
+def is_encrypted(site: Site, request: AnyRequest) -> bool:
+    """Whether the browser has used HTTPS.
+
+    Behind a proxy, the browser says so in ``Origin``. One that does not is taken to have used
+    ``rest.public_url``.
+    """
+    if request.scope["scheme"] == "https":
+        return True
+    origin, public = request.headers.get("origin"), site.rest.public_url
+    if origin is not None:
+        return origin.startswith("https://")
+    return public is not None and public.protocol == "https"

@@ -13,12 +13,20 @@ from markupsafe import Markup
 from fractal_rm import __version__
 from fractal_rm.config.model import Config, Rest
 from fractal_rm.domain.safe_text import safe_block
+from fractal_rm.domain.story.words import cut
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.operator import Operator
+from fractal_rm.web.page_paths import parts_of
+from fractal_rm.web.pages.action_links import action_links, run_path
 from fractal_rm.web.pages.assets import Assets
+from fractal_rm.web.pages.back import back_to
+from fractal_rm.web.pages.filter_links import query_with
 from fractal_rm.web.pages.glance import UNKNOWN, Glances
+from fractal_rm.web.pages.notices import notice_in, without_notice
+from fractal_rm.web.pages.recent import Recent
+from fractal_rm.web.pages.samples import Samples
 from fractal_rm.web.pages.text_filters import FILTERS, Zone
-from fractal_rm.web.pages.visitor import Visitor, root_of
+from fractal_rm.web.pages.visitor import Visitor, path_of, root_of
 
 AnyRequest = Request[Any, Any, Any]
 HTML = "text/html"  # the framework adds the character set
@@ -32,6 +40,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
 }
 
 
@@ -46,7 +56,10 @@ def make_templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters.update(FILTERS)
+    own: dict[str, Callable[..., Any]] = {
+        "action_links": action_links, "run_path": run_path, "query_with": query_with, "cut": cut,
+    }  # fmt: skip
+    environment.filters.update(FILTERS | own)
     return environment
 
 
@@ -69,6 +82,8 @@ class Site:
     clock: Clock
     telemetry: Telemetry
     sessions: Sessions
+    recent: Recent
+    samples: Samples
     glances: Glances
     assets: Assets = field(default_factory=Assets)
     templates: Environment = field(default_factory=make_templates)
@@ -103,7 +118,7 @@ class Shown:
 
     def __init__(self, site: Site, request: AnyRequest) -> None:
         self.visitor = site.visitor(request)
-        self.path = request.url.path
+        self.path = path_of(request)
         self.root = root_of(self.path)
         self.now_ms = site.clock.now_ms()
         self.zone = Zone.of(request.cookies.get("zone", ""))
@@ -111,17 +126,22 @@ class Shown:
         self.is_part = "hx-request" in request.headers
         self.node = site.config().node_id
         self.assets = site.assets
+        self.release = site.assets.release
         query = request.url.query
-        after = f"?{query}" if query else ""
+        self.notice = notice_in(query)
         # The address of this page, relative to itself, and relative to the root.
-        self.here = (self.path.rsplit("/", 1)[-1] or "./") + after
-        self.back = self.path.lstrip("/") + after
+        self.here = (self.path.rsplit("/", 1)[-1] or "./") + (f"?{query}" if query else "")
+        self.back = back_to(self.path, without_notice(query))
         self.version = __version__
 
     @property
     def now_text(self) -> str:
         """The time of this page."""
         return f"{self.zone.clock(self.now_ms)} {self.zone.label}"
+
+    def short(self, at_ms: int) -> str:
+        """A wall time in the zone of this page, as short as it can be."""
+        return self.zone.short(at_ms, self.now_ms)
 
     @property
     def next_theme(self) -> str:
@@ -131,7 +151,7 @@ class Shown:
     @property
     def section(self) -> str:
         """The first part of the path, such as ``runs``; empty for the overview."""
-        return self.path.split("/")[1]
+        return (parts_of(self.path) or [""])[0]
 
     def asset(self, name: str) -> str:
         """The address of an asset, relative to this page."""

@@ -7,8 +7,10 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from fractal_rm.domain.placement import DULL_REASONS
 from fractal_rm.domain.state import State
-from fractal_rm.domain.story.words import duration, size
+from fractal_rm.domain.story.words import cut, duration, size
+from fractal_rm.engine.ports import RunSummary
 
 _DAY_MS = 86_400_000
 
@@ -57,6 +59,11 @@ class Zone(str, Enum):
         """The time of day: ``14:02:11``."""
         return self._text(at_ms, "%H:%M:%S")
 
+    def minute(self, at_ms: int, now_ms: int) -> str:
+        """The same without seconds: ``14:02``, ``Nov 28 14:02``."""
+        text = self.short(at_ms, now_ms)
+        return text[:5] if text[2:3] == ":" else text
+
     def short(self, at_ms: int, now_ms: int) -> str:
         """The time of day, with the day if it is not today: ``14:02:11``, ``Nov 28 14:02``."""
         moment, now = self.moment(at_ms), self.moment(now_ms)
@@ -76,6 +83,28 @@ def number(value: float) -> str:
     if isinstance(value, int) or value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}".removesuffix(".0")
+
+
+def rate(per_s: float) -> str:
+    """A rate in the unit in which it is easy to read: ``412/s``, ``0.3/s``, ``4.5/min``, ``0``."""
+    if per_s <= 0:
+        return "0"
+    if per_s >= 0.1:
+        return f"{number(round(per_s, 1) if per_s < 100 else round(per_s))}/s"
+    per_min = 60 * per_s
+    return f"{number(round(per_min, 1))}/min" if per_min >= 0.1 else f"{number(60 * per_min)}/h"
+
+
+def about(ms: float | None) -> str:
+    """An estimated duration: with two digits. ``-`` if there is none."""
+    return "-" if ms is None else duration(float(f"{ms:.2g}"))
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1: ``3.2 %``, ``under 0.1 %``, ``0 %``."""
+    if 0 < share < 0.001:
+        return "under 0.1 %"
+    return f"{number(round(100 * share, 1) if share < 0.1 else round(100 * share))} %"
 
 
 def of_runs(count: int) -> str:
@@ -107,11 +136,43 @@ def tone(state: State) -> str:
     return _TONES[state]
 
 
+# The states of a step (`StepRow`).
+_STEPS = {
+    "not begun": ("·", "quiet"), "in flight": ("▶", "wait"), "waiting": ("◌", "wait"),
+    "to be retried": ("↻", "wait"), "done": ("✓", "ok"), "skipped": ("↷", "quiet"),
+    "failed": ("✗", "fail"), "unknown": ("?", "doubt"), "undone": ("↶", "quiet"),
+    "not finished": ("⊘", "quiet"),
+}  # fmt: skip
+
+
+def step_sign(state: str) -> str:
+    """The sign of the state of a step."""
+    return _STEPS[state][0]
+
+
+def step_tone(state: str) -> str:
+    """The tone of the state of a step, as `tone`."""
+    return _STEPS[state][1]
+
+
+def why_listed(run: RunSummary) -> str:
+    """The reason of a run for a list: empty if it says only that all is as it should be."""
+    is_dull = run.state is State.SUCCEEDED and run.reason in DULL_REASONS
+    return "" if is_dull else run.reason
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
+    "about": about,
+    "cut": cut,
     "duration": duration,
     "size": size,
     "number": number,
+    "percent": percent,
+    "rate": rate,
     "of_runs": of_runs,
     "sign": sign,
     "tone": tone,
+    "step_sign": step_sign,
+    "why_listed": why_listed,
+    "step_tone": step_tone,
 }

@@ -57,6 +57,14 @@ def session_of(request: Request[Any, Any, Any], port: int) -> str:
     return cookie_value(lines, session_cookie(port))
 
 
+def path_of(request: Request[Any, Any, Any]) -> str:
+    """The path of a request as the browser knows it: percent-encoded, without a base path."""
+    return request.scope["raw_path"].decode("ascii")
+
+
 def root_of(path: str) -> str:
-    """The address of the overview, relative to ``path``: pages also work below a base path."""
+    """The address of the overview, relative to ``path``: pages also work below a base path.
+
+    ``path`` is percent-encoded: a slash that is encoded does not count.
+    """
     return "../" * (path.count("/") - 1) or "./"

@@ -21,13 +21,21 @@ from fractal_rm.adapters.sqlite.format.statements import READ_META, READ_PAGES_O
 from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.adapters.sqlite.read.lists import RunFilter, newest_runs, one_run
 from fractal_rm.adapters.sqlite.read.open_runs import keeping_of
+from fractal_rm.adapters.sqlite.read.outlines import OutlineReader, ReadFacts
 from fractal_rm.adapters.sqlite.read.questions import Questions
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalDamaged, JournalError
 from fractal_rm.domain.masking.facts import masked
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import FlowCounts, RunDetail, RunPage, RunSummary, TimedFact
+from fractal_rm.engine.ports import (
+    FlowCounts,
+    RunDetail,
+    RunOutline,
+    RunPage,
+    RunSummary,
+    TimedFact,
+)
 
 # These statements do not count runs whose pages were dropped because of their age.
 _STATES = (
@@ -112,7 +120,18 @@ class SqliteHistory(Questions):
 
         Raises JournalDamaged if the run is not found and a part of a journal cannot be read.
         """
-        detail = self._run_in_history(run_id)
+        return self._run(run_id, _facts)
+
+    def outline(self, run_id: str, *, whole: int | None = None) -> RunOutline | None:
+        """Return one run without the rest of its large values; see the port. Raises as `run`."""
+        reader = OutlineReader(whole)
+        detail = self._run(run_id, reader)
+        if detail is None:
+            return None
+        return RunOutline(detail.summary, detail.facts, detail.unreadable, reader.sizes)
+
+    def _run(self, run_id: str, read_facts: ReadFacts) -> RunDetail | None:
+        detail = self._run_in_history(run_id, read_facts)
         if detail is not None:
             return detail
         error: JournalDamaged | None = None
@@ -122,7 +141,7 @@ class SqliteHistory(Questions):
                 with snapshot(path, damage=damage) as db:
                     row = one_run(db, run_id)
                     if row is not None:
-                        facts, problem = _facts(db, row, path)
+                        facts, problem = read_facts(db, row, path)
                         unreadable = problem or next(iter(damage), None)
                         return RunDetail(_summary(row, path), facts, unreadable)
             except JournalDamaged as caught:  # another journal may have the run
@@ -134,7 +153,7 @@ class SqliteHistory(Questions):
             raise error
         return None
 
-    def _run_in_history(self, run_id: str) -> RunDetail | None:
+    def _run_in_history(self, run_id: str, read_facts: ReadFacts) -> RunDetail | None:
         """Return a run over the kept connections, without reading a whole log.
 
         None: no history has it, its log has other facts of it, or something is damaged.
@@ -147,7 +166,7 @@ class SqliteHistory(Questions):
                         continue
                     if connection.damage or connection.recent.has_facts_of(run_id):
                         return None
-                    facts, problem = _facts(connection.db, row, connection.path)
+                    facts, problem = read_facts(connection.db, row, connection.path)
                     return None if problem else RunDetail(_summary(row, connection.path), facts)
         except (JournalError, UnicodeEncodeError):
             pass  # `run` reads again, and reports the error

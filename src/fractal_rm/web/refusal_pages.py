@@ -1,0 +1,79 @@
+"""A refusal as a small page, for somebody who opens a page of the node and may not.
+
+It is made without the templates of the pages: whoever is refused makes the node load nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from fractal_rm.domain.handoff.messages import CODE_PREFIX
+from fractal_rm.domain.safe_text import safe_text
+from fractal_rm.web.problems import Problem, answering_app, problem_app
+
+_MAKE_ONE = (
+    "To open the pages from here, make a token on the machine of the node:"
+    " fractal-rm token new NAME --scope read,payload,operate. Then open this page again: it asks"
+    " for the token."
+)
+# What to do about each kind of refusal.
+_ADVICE = {
+    "peer-refused": _MAKE_ONE,
+    "missing-scope": _MAKE_ONE,
+    "unauthenticated": "Open this page again without this token, and sign in with another one.",
+    "wrong-host": "Open the node by an address of its machine, by its name in nodes.conf, or by"
+    " rest.public_url in comm.conf. At the machine itself, 127.0.0.1 is always possible.",
+    "rate-limited": "Wait a second, and open this page again.",
+}
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+<p>{detail}</p>
+<p>{advice}</p>
+</main>
+</body>
+</html>
+"""
+_HEADERS = [
+    ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+]
+
+
+def accepts_page(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request with these header fields comes from a browser that shows a page."""
+    return any(name == b"accept" and b"text/html" in value.lower() for name, value in fields)
+
+
+def refusing_app(problem: Problem, fields: Iterable[tuple[bytes, bytes]], *, is_page: bool) -> Any:
+    """Make an ASGI application that answers with ``problem`` and closes the connection.
+
+    ``is_page``: the request is for a page. Then a browser gets a page.
+    """
+    if not is_page or not accepts_page(fields):
+        return problem_app(problem)
+    return answering_app(
+        problem.status, refusal_page(problem), "text/html; charset=utf-8", _HEADERS
+    )
+
+
+def refusal_page(problem: Problem) -> bytes:
+    """The page, in UTF-8."""
+    code = problem.type.removeprefix(CODE_PREFIX)
+    texts = {"title": problem.title, "detail": problem.detail, "advice": _ADVICE.get(code, "")}
+    return _PAGE.format_map(
+        {name: escape(safe_text(text)) for name, text in texts.items()}
+    ).encode()

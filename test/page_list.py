@@ -1,0 +1,55 @@
+"""All pages, as the application has them, and an example of each at the node of a `PageStage`."""
+
+from __future__ import annotations
+
+import re
+from unittest.mock import MagicMock
+
+from fractal_rm.config.model import Rest
+from fractal_rm.domain.state import State
+from fractal_rm.web.pages.pages_app import make_pages_app
+from page_stage import PageStage
+
+# Files, and parts of pages.
+NOT_PAGES = re.compile(
+    r"^/(static|runs/new|runs/\{[^}]*\}/(values|case|facts)|dead/\{[^}]*\}/message)"
+)
+
+
+def routes() -> list[str]:
+    """The paths of all pages, as the application has them."""
+    parts = dict.fromkeys(
+        ["intake", "history", "operator", "clock", "telemetry", "sessions"], MagicMock()
+    )
+    app = make_pages_app(rest=Rest(), **parts)
+    paths = [route.path for route in app.routes if "GET" in route.methods]
+    return sorted(path for path in paths if not NOT_PAGES.match(path))
+
+
+class Examples:
+    """The address of an example of each page of a node."""
+
+    def __init__(self, stage: PageStage) -> None:
+        runs = stage.node.runs()
+
+        def first(state: State, flow: str | None = None) -> str:
+            return next(
+                each.id for each in runs if each.state is state and each.flow in (flow, None)
+            )
+
+        failed, letter = first(State.FAILED, "1"), first(State.DEAD)
+        self._values = {
+            "runs": failed, "dead": letter, "flows": "1", "components": "store", "nodes": "line-4",
+            "config": "flows.conf", "config/{number:int}": "1", "bulk": stage.bulk,
+            "runs/cancel": first(State.ACCEPTED, "3"),
+            "runs/release": first(State.PARKED, "3"),
+            "runs/decide-step": first(State.UNKNOWN, "3"),
+        }  # fmt: skip
+
+    def of(self, route: str) -> str:
+        """The address of an example, relative to the root."""
+        if route == "/bulk/new":
+            return "bulk/new?action=discard&state=failed"
+        words = route.split("/")
+        value = self._values.get(f"{words[1]}/{words[-1]}", self._values.get(words[1], ""))
+        return re.sub(r"\{[^}]*\}", value, route.replace("{number:int}", "1"))[1:]
