@@ -25,11 +25,13 @@ from pathlib import Path
 from statistics import median
 
 from bench.history_questions import RUNS_PER_S, generate
+from bench.stage import is_listening, wait_until
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
 HOST = "127.0.0.1"
 ROUNDS = 7
+START_LIMIT_S = 120
 BOUND_MS, FIRST_BOUND_MS, FIRST_BOUND_BYTES = 200, 150, 60 * 1024
 PAGES = [
     "", "flows", "flows/1", "runs", "runs?flow=7", "runs?flow=rare", "runs?state=failed",
@@ -61,7 +63,7 @@ def main() -> int:
             env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         ) as node:
             try:
-                _await_port(port)
+                wait_until(lambda: is_listening(port), START_LIMIT_S)
                 return _measure(port)
             finally:
                 node.terminate()
@@ -86,18 +88,6 @@ def _prepare(folder: Path, runs: int) -> int:
         start_ms = int(time.time() * 1000) - runs * 1000 // RUNS_PER_S
         generate(journal, runs, start_ms, open_state="cancelled")
     return port
-
-
-def _await_port(port: int) -> None:
-    end_s = time.monotonic() + 120
-    while time.monotonic() < end_s:
-        try:
-            socket.create_connection((HOST, port)).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise SystemExit("the node does not listen")
 
 
 def _read(port: int, path: str) -> tuple[int, bytes, float]:
