@@ -18,12 +18,16 @@ NOT_PAGES = re.compile(
 
 def routes() -> list[str]:
     """The paths of all pages, as the application has them."""
+    return [path for path in all_routes() if not NOT_PAGES.match(path)]
+
+
+def all_routes() -> list[str]:
+    """The paths of all pages, parts of pages, and files."""
     parts = dict.fromkeys(
         ["intake", "history", "operator", "clock", "telemetry", "sessions"], MagicMock()
     )
     app = make_pages_app(rest=Rest(), **parts)
-    paths = [route.path for route in app.routes if "GET" in route.methods]
-    return sorted(path for path in paths if not NOT_PAGES.match(path))
+    return sorted(route.path for route in app.routes if "GET" in route.methods)
 
 
 class Examples:

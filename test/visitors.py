@@ -44,7 +44,8 @@ class Visitor:
         try:
             connection.request(method, path, body, {k: v for k, v in sent.items() if v is not None})
             answer = connection.getresponse()
-            text = answer.read().decode()
+            is_page = "text/html" in answer.headers.get("Content-Type", "")
+            text = answer.read().decode(errors="strict" if is_page else "replace")
             headers = {name.lower(): value for name, value in answer.getheaders()}
             cookies = answer.headers.get_all("Set-Cookie") or []
         finally:
