@@ -26,6 +26,7 @@ from fractal_rm.web.pages.frame.glance import Glances
 from fractal_rm.web.pages.frame.settings import settings_routes
 from fractal_rm.web.pages.frame.sign_in import sign_in_routes
 from fractal_rm.web.pages.frame.site import HEADERS, Site
+from fractal_rm.web.pages.frame.visitor import NotAllowed
 from fractal_rm.web.pages.node.components import component_routes
 from fractal_rm.web.pages.node.nodes import node_routes
 from fractal_rm.web.pages.node.overview import overview_routes
@@ -46,12 +47,6 @@ class SignInFirst(FractalError):
     """Whoever sends the request has not signed in."""
 
     code = "sign-in-first"
-
-
-class NotAllowed(FractalError):
-    """The visitor has signed in, and may not do this. The text names the scope that is missing."""
-
-    code = "missing-scope"
 
 
 def make_pages_app(

@@ -8,9 +8,16 @@ import msgspec
 from litestar import Request
 
 from fractal_rm.domain.access import THIS_MACHINE, Identity, Scope
+from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Sessions
 from fractal_rm.web.api.identity import identity_of
 from fractal_rm.web.cookies import cookie_value, session_cookie
+
+
+class NotAllowed(FractalError):
+    """The visitor has signed in, and may not do this. The text names the scope that is missing."""
+
+    code = "missing-scope"
 
 
 class Visitor(msgspec.Struct, frozen=True):

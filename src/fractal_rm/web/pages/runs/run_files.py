@@ -11,20 +11,14 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
-from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.masking.facts import masked
 from fractal_rm.engine.ports import History, RunDetail, TimedFact
 from fractal_rm.web.pages.frame.site import AnyRequest, Site
+from fractal_rm.web.pages.frame.visitor import NotAllowed
 from fractal_rm.web.pages.runs.run_values import TEXT, WholeValue, index_of, whole_value
 
 PIECE_BYTES = 256 * 1024
 FACTS_IN_A_PIECE = 200
-
-
-class MissingScope(FractalError):
-    """The visitor may not see this. The text names the scope."""
-
-    code = "missing-scope"
 
 
 def run_file_routes(site: Site) -> list[HTTPRouteHandler]:
@@ -39,7 +33,7 @@ def run_file_routes(site: Site) -> list[HTTPRouteHandler]:
 
     def check_payload(request: AnyRequest) -> None:
         if not site.visitor(request).may("payload"):
-            raise MissingScope("to read the values of a run needs the scope payload")
+            raise NotAllowed("to read the values of a run needs the scope payload")
 
     @get("/runs/{run_id:str}/values/{which:str}")
     async def value(request: AnyRequest) -> Stream:
