@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from unittest.mock import MagicMock
 
 from fractal_rm.config.model import Rest
@@ -28,6 +29,19 @@ def all_routes() -> list[str]:
     )
     app = make_pages_app(rest=Rest(), **parts)
     return sorted(route.path for route in app.routes if "GET" in route.methods)
+
+
+def addresses_of(
+    route: str, values: dict[str, list[str]], others: Sequence[str] = ("1",)
+) -> list[str]:
+    """The addresses of a route, with each of ``values`` of its parameters.
+
+    Parameters that are not in ``values`` have each of ``others``."""
+    found = [route]
+    for parameter, name in re.findall(r"(\{(\w+):\w+\})", route):
+        texts = values.get(name, others)
+        found = [each.replace(parameter, text) for each in found for text in texts]
+    return found
 
 
 class Examples:

@@ -1,6 +1,7 @@
 """Secrets are in nothing that a node shows.
 
-That is: its log with all details, answers over HTTP, metrics, traces, commands, cases, backups.
+That is: its log with all details, answers over HTTP, its pages, metrics, traces, commands, cases,
+backups.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import pytest
 
 from fractal_rm.domain.state import State
 from nodes import wait_until
+from page_list import addresses_of, all_routes
+from visitors import Visitor
 
 HEADER = "canary-header-5d20"
 FILE = "canary-file-81c4"
@@ -114,6 +117,15 @@ def test_secrets_are_in_nothing_that_a_node_shows(node, monkeypatch):
             answer = node.request("GET", path, **authorization)
             assert answer.status in (200, 503), (path, answer)
             shown[f"GET {path} {bool(authorization)}"] = json.dumps(answer.body)
+        values = {"run_id": [run.id for run in runs], "flow_id": ["11", "12", "13", "14"],
+                  "name": ["component1", "component2", "payload", "first", "result1"],
+                  "file": [path.name for path in node.config.glob("*.conf")]}  # fmt: skip
+        visitor = Visitor(node.rest, **authorization)
+        for route in all_routes():
+            for path in addresses_of(route, values):
+                page = visitor.read(path)
+                assert page.status < 500, path
+                shown[f"page {path} {bool(authorization)}"] = page.text + str(page.headers)
     with urlopen(f"http://127.0.0.1:{node.rest}/metrics") as metrics:
         shown["GET /metrics"] = metrics.read().decode()
     for words in (

@@ -19,7 +19,7 @@ from fractal_rm.domain.facts import Discarded, Settled, StepUndone
 from fractal_rm.domain.safe_text import ESCAPED
 from fractal_rm.domain.state import State
 from nodes import NodeProcess
-from page_list import all_routes
+from page_list import addresses_of, all_routes
 from past_runs import (
     Story,
     begun,
@@ -157,11 +157,9 @@ def addresses(node, route: str) -> list[str]:
         "number": ["1", "2"], "bulk_id": [node.bulk, quote("<planted>")],
         "name": ["component1", "result1", "payload", "1", quote("<planted>")],
     }  # fmt: skip
-    found = [f"{route}?action=replay&state=cancelled" if route == "/bulk/new" else route]
-    for parameter, name in re.findall(r"(\{(\w+):\w+\})", route):
-        others = values.get(name, ["1", "payload", quote("<planted>")])
-        found = [each.replace(parameter, value) for each in found for value in others]
-    return found
+    if route == "/bulk/new":
+        return ["/bulk/new?action=replay&state=cancelled"]
+    return addresses_of(route, values, ["1", "payload", quote("<planted>")])
 
 
 def person(node, *scopes: str) -> Visitor:

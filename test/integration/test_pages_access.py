@@ -182,6 +182,16 @@ def test_a_changed_cookie_is_no_session(person):
     assert person.read("/runs").status == 200
 
 
+def test_the_page_to_sign_in_warns_of_a_connection_that_others_can_read(tmp_path, stage, person):
+    warning = "This connection is not encrypted"
+    assert warning in person.read("/sign-in").text
+    assert warning in person.sign_in("wrong").text
+    assert warning not in Visitor(stage.port).read("/sign-in").text
+    (tmp_path / "other").mkdir()
+    with operator_stage(tmp_path / "other", public_url=PUBLIC) as behind_https:
+        assert warning not in elsewhere(behind_https.port).read("/sign-in").text
+
+
 def test_signing_out_forgets_the_session(person):
     person.sign_in("read")
     answer = person.send("/sign-out")

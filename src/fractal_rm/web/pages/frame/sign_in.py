@@ -38,10 +38,19 @@ class Nothing(msgspec.Struct, frozen=True):
 def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
     """Make the routes. Everybody may use them."""
 
+    async def show_form(
+        request: AnyRequest, wanted: str, refusal: str = "", status: int = 200
+    ) -> Response[bytes]:
+        is_remote = not site.visitor(request).may("read")
+        return await site.page(
+            request, "sign_in.html", status=status, next=wanted, refusal=refusal,
+            is_readable=is_remote and not is_encrypted(site, request),
+        )  # fmt: skip
+
     @get("/sign-in", opt={"query": SignInQuery})
     async def show(request: AnyRequest) -> Response[bytes]:
         query = read_query(request.scope["query_string"], SignInQuery)
-        return await site.page(request, "sign_in.html", next=query.next, refusal="")
+        return await show_form(request, query.next)
 
     @post("/sign-in")
     async def sign_in(request: AnyRequest) -> Response[bytes]:
@@ -52,9 +61,7 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
             if form.token:
                 request.scope["state"][TOKEN_REFUSED](begun)
                 refusal = f"The token was refused: {begun}."
-            return await site.page(
-                request, "sign_in.html", status=403, next=form.next, refusal=refusal
-            )
+            return await show_form(request, form.next, refusal, status=403)
         session, _ = begun
         response = see_other(form.next, root=root_of(path_of(request)))
         response.set_cookie(_cookie(site, request, session, SESSION_MS // 1000))
