@@ -52,7 +52,8 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "10": checking.measure,
     "11": kill.measure,
     "12": paired.measure,
-    "13": observed.measure,
+    "13": observed.measure_scrapes,
+    "14": observed.measure_pages,
 }
 
 

@@ -72,8 +72,13 @@ def main() -> int:
             shutil.rmtree(folder)
 
 
-def generate(path: Path, runs: int) -> None:
-    """Write a history with random runs."""
+def generate(
+    path: Path, runs: int, start_ms: int = START_MS, *, open_state: str = "running"
+) -> None:
+    """Write a history with random runs. The first one was accepted at ``start_ms``.
+
+    ``open_state`` is the state of the few runs that have not ended.
+    """
     random = Random(1)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         register_row_sum(db)
@@ -88,7 +93,8 @@ def generate(path: Path, runs: int) -> None:
         execute_bulk(db, statements.INSERT_FAULTS, [with_checksum(kind) for kind in kinds])
         for first in range(1, runs + 1, CHUNK):
             rows = [
-                _row(random, no, runs, kinds) for no in range(first, min(first + CHUNK, runs + 1))
+                _row(random, no, runs, kinds, start_ms, open_state)
+                for no in range(first, min(first + CHUNK, runs + 1))
             ]
             _insert(db, rows, random)
         for name, value in {"accepted": runs, "settled": runs, "projected": 0}.items():
@@ -96,8 +102,10 @@ def generate(path: Path, runs: int) -> None:
         db.execute("PRAGMA journal_mode = WAL")
 
 
-def _row(random: Random, no: int, runs: int, kinds: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    at_ms = START_MS + no * 1_000 // RUNS_PER_S
+def _row(
+    random: Random, no: int, runs: int, kinds: list[tuple[Any, ...]], start_ms: int, open_state: str
+) -> tuple[Any, ...]:
+    at_ms = start_ms + no * 1_000 // RUNS_PER_S
     dice = random.random()
     state, flow, reason, node, fault = "succeeded", FLOWS[int(dice * 1e6) % 20], "", None, None
     if dice < 0.0143:
@@ -109,7 +117,8 @@ def _row(random: Random, no: int, runs: int, kinds: list[tuple[Any, ...]]) -> tu
         flow = "rare"
     settled_ms: int | None = at_ms + random.randrange(1, 2_000)
     if state == "succeeded" and no % 5_003 == 0:
-        state, settled_ms = "running", None
+        state = open_state
+        settled_ms = None if open_state == "running" else settled_ms
     source = "mqtt" if dice < 0.9 else "rest"
     return with_checksum(
         (no, f"{at_ms:013}{no:013}", flow, state, reason, source, node, at_ms, settled_ms, 0, None,

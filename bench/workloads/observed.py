@@ -1,11 +1,12 @@
-"""Flow 1 at full speed, with a scrape of `/metrics` every second and without: pairs of rounds."""
+"""Flow 1 at full speed, while somebody observes the node and while nobody does: pairs of rounds."""
 
 from __future__ import annotations
 
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from bench.measure import NO_BOUNDS, Bounds, Figure, measure_quiet_round, measure_round
 from bench.node import Node
@@ -13,53 +14,81 @@ from bench.processes import HOST
 from bench.stage import Stage, memory_mib
 from bench.systems import RUNTIME_MANAGER, node_system
 
-SCRAPE_EVERY_S = 1.0
-# CPU time with scrapes, divided by that without.
+# CPU time while observed, divided by that without.
 RATIO_BOUNDS = Bounds(bound=1.03, aim=1.015)
 
 
-def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Measure two equal nodes in turns; only one of them is scraped."""
+@dataclass(frozen=True)
+class Observing:
+    """What observers read: each of ``paths``, every ``every_s`` seconds, with ``headers``."""
+
+    name: str
+    paths: tuple[str, ...]
+    every_s: float
+    headers: dict[str, str]
+
+
+SCRAPES = Observing("with a scrape every second", ("metrics",), 1.0, {})
+# An open page reads itself every three seconds; see live.js.
+BROWSERS = Observing(
+    "with three pages open in browsers", ("", "runs", "flows/1"), 3.0, {"HX-Request": "true"}
+)
+
+
+def measure_scrapes(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """Measure with a scrape of ``/metrics`` every second, and without."""
+    return _measure(stage, "13", SCRAPES, quick=quick)
+
+
+def measure_pages(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """Measure with three pages open in browsers, and without."""
+    return _measure(stage, "14", BROWSERS, quick=quick)
+
+
+def _measure(stage: Stage, workload: str, observing: Observing, *, quick: bool) -> Iterator[Figure]:
+    """Measure two equal nodes in turns; only one of them is observed."""
     rounds, count = (2, 4_000) if quick else (10, 20_000)
-    scraped_node = Node(stage, "scraped", topic="bench/scraped")
-    plain_node = Node(stage, "plain", topic="bench/plain")
-    with scraped_node.serving(), plain_node.serving():
-        scraped, plain = (node_system(node, count) for node in (scraped_node, plain_node))
-        with _scraping(scraped_node):
-            measure_round(stage, scraped)  # this round warms up the system
+    observed_node = Node(stage, f"observed-{workload}", topic=f"bench/observed-{workload}")
+    plain_node = Node(stage, f"plain-{workload}", topic=f"bench/plain-{workload}")
+    with observed_node.serving(), plain_node.serving():
+        observed, plain = (node_system(node, count) for node in (observed_node, plain_node))
+        with observing_node(observed_node, observing):
+            measure_round(stage, observed)  # this round warms up the system
         measure_round(stage, plain)
         pairs: list[tuple[float, float]] = []
         for _ in range(rounds):
-            with _scraping(scraped_node):
-                with_cpu_us = measure_quiet_round(stage, scraped).cpu_us
+            with observing_node(observed_node, observing):
+                with_cpu_us = measure_quiet_round(stage, observed).cpu_us
             pairs.append((with_cpu_us, measure_quiet_round(stage, plain).cpu_us))
-        more_mib = memory_mib(scraped_node.pid) - memory_mib(plain_node.pid)
-    scraped_cpu_us, plain_cpu_us = zip(*pairs, strict=True)
+        more_mib = memory_mib(observed_node.pid) - memory_mib(plain_node.pid)
+    observed_cpu_us, plain_cpu_us = zip(*pairs, strict=True)
     ratios = [with_us / without_us for with_us, without_us in pairs]
-    name, scrapes = RUNTIME_MANAGER, "with a scrape every second"
-    yield Figure("13", name, f"CPU time per flow, {scrapes}", "µs", scraped_cpu_us)
-    yield Figure("13", name, "CPU time per flow, without scrapes", "µs", plain_cpu_us)
-    quantity = f"CPU time per flow {scrapes}, divided by that without"
-    yield Figure("13", name, quantity, "×", ratios, *(NO_BOUNDS if quick else RATIO_BOUNDS))
-    yield Figure("13", name, f"more memory {scrapes}", "MiB", [more_mib])
+    name, how = RUNTIME_MANAGER, observing.name
+    yield Figure(workload, name, f"CPU time per flow, {how}", "µs", observed_cpu_us)
+    yield Figure(workload, name, "CPU time per flow, without", "µs", plain_cpu_us)
+    quantity = f"CPU time per flow {how}, divided by that without"
+    yield Figure(workload, name, quantity, "×", ratios, *(NO_BOUNDS if quick else RATIO_BOUNDS))
+    yield Figure(workload, name, f"more memory {how}", "MiB", [more_mib])
 
 
 @contextmanager
-def _scraping(node: Node) -> Iterator[None]:
-    """Read the metrics of a node every second during the block."""
-    url, ended = f"http://{HOST}:{node.rest_port}/metrics", threading.Event()
+def observing_node(node: Node, observing: Observing) -> Iterator[None]:
+    """Read all paths of ``observing`` again and again during the block, each in a thread."""
+    ended = threading.Event()
 
-    def scrape() -> None:
+    def observe(path: str) -> None:
+        url = f"http://{HOST}:{node.rest_port}/{path}"
+        request = urllib.request.Request(url, headers=observing.headers)
         while True:
-            with urllib.request.urlopen(url, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 response.read()
-            if ended.wait(SCRAPE_EVERY_S):
+            if ended.wait(observing.every_s):
                 return
 
-    thread = threading.Thread(target=scrape)
-    thread.start()
-    try:
+    with ExitStack() as stack:
+        for path in observing.paths:
+            thread = threading.Thread(target=observe, args=(path,))
+            thread.start()
+            stack.callback(thread.join)
+        stack.callback(ended.set)
         yield
-    finally:
-        ended.set()
-        thread.join()

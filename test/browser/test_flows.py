@@ -46,11 +46,11 @@ def test_a_flow_is_paused_resumed_and_tried_with_its_last_payload_to_the_end(lin
     assert line.node.history.run(run).summary.source == "command"
 
 
-def test_the_picture_of_a_flow_scrolls_on_a_phone_and_leads_to_components(line, open_tab):
+def test_the_picture_of_a_flow_fits_on_a_phone_and_leads_to_components(line, open_tab):
     page = open_tab(line.url, size=(390, 844)).go("flows/1")
     drawn = page.get_by_role("group", name="Picture of flow 1", exact=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert drawn.evaluate("each => each.getBoundingClientRect().width > innerWidth")
+    assert drawn.evaluate("each => each.getBoundingClientRect().width < innerWidth")
     page.get_by_text("The steps as a list").click()
     expect(page.get_by_role("row", name="2 POST detector detect")).to_be_visible()
     drawn.get_by_role("link", name="detector detect").click()

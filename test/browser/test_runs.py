@@ -34,7 +34,7 @@ def test_a_failed_run_is_found_and_understood_on_a_phone(stage, open_tab):
     page = tab.go("runs")
 
     page.get_by_role("link", name="In trouble", exact=True).click()
-    page.get_by_role("link", name=f"…{run_id(0)[-6:]}").click()
+    page.get_by_role("link", name=f"…{run_id(0)[-8:]}").click()
 
     expect(page.get_by_text("Both attempts failed: this is the last failure.")).to_be_visible()
     bars = page.get_by_role("img", name="attempt 1 failed after 90 ms: status 503: busy")

@@ -13,9 +13,9 @@ from fractal_rm.domain.possible_actions import Offer, offered_actions
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunSummary
-from fractal_rm.web.pages.action_links import action_links
-from fractal_rm.web.pages.bulk_links import bulk_links
-from fractal_rm.web.pages.notices import Notice, notice_in, without_notice
+from fractal_rm.web.pages.actions.action_links import action_links
+from fractal_rm.web.pages.actions.bulk_links import bulk_links
+from fractal_rm.web.pages.frame.notices import Notice, notice_in, without_notice
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN = "01M872C587MC9CTEMPDVW2QE67"

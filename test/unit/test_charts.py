@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fractal_rm.web.pages.charts import BAR, HEIGHT, LEAST, STEP, bars
+from fractal_rm.web.pages.numbers.charts import BAR, HEIGHT, LEAST, STEP, bars
 
 _BAR = re.compile(rf"M(\d+) (\d+)h{BAR}v(\d+)h-{BAR}z")
 

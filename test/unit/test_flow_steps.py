@@ -28,7 +28,7 @@ from fractal_rm.domain.safe_text import safe_block
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trial import fields_that_are_missing, payload_to_edit, payload_to_send
 from fractal_rm.engine.ports import FailureGroup
-from fractal_rm.web.pages.flow_steps import picture_of, steps_of
+from fractal_rm.web.pages.flows.flow_steps import picture_of, steps_of
 from steps import flow, get, post
 
 FLOW = flow(

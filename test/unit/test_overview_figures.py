@@ -8,15 +8,15 @@ import pytest
 from fractal_rm.domain.duration_counts import added, quantile_ms
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Minute
-from fractal_rm.web.pages.figures import (
+from fractal_rm.web.pages.frame.text_filters import about, rate
+from fractal_rm.web.pages.numbers.figures import (
     flow_figures,
     latency_of,
     p99_steps,
     per_second_now,
     trouble_now,
 )
-from fractal_rm.web.pages.recent import HOUR_MS, MINUTE_MS, Series
-from fractal_rm.web.pages.text_filters import about, rate
+from fractal_rm.web.pages.numbers.recent import HOUR_MS, MINUTE_MS, Series
 
 NOW_MS = 1_795_960_950_000  # half a minute after a full minute
 THIS_MINUTE_MS = NOW_MS // MINUTE_MS * MINUTE_MS

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from fractal_rm.web.pages.background import Background, Backgrounds
-from fractal_rm.web.pages.kept import Kept
+from fractal_rm.web.pages.numbers.background import Background, Backgrounds
+from fractal_rm.web.pages.numbers.kept import Kept
 
 
 class Question:

@@ -38,7 +38,7 @@ from fractal_rm.domain.state import State
 from fractal_rm.domain.story import Child, Lane, RunToTell, waterfall
 from fractal_rm.domain.story.bar import MAX_BARS
 from fractal_rm.domain.story.placing_table import placing_lines
-from fractal_rm.web.pages.waterfall_drawing import draw
+from fractal_rm.web.pages.runs.waterfall_drawing import draw
 
 BUSY = ResponseExcerpt(503)
 

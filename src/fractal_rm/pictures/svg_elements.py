@@ -15,6 +15,7 @@ CHARACTER_WIDTH = 0.602  # the width of a character of DejaVu Sans Mono, at font
 WIDEST_CHARACTER = 0.61  # the same, for the widest of the fonts in MONO
 GREY = "#ececec"
 
+MOST_TO_SHRINK = 600  # the width of a picture that can still be read when it is 350 wide
 Point = tuple[float, float]
 
 
@@ -165,11 +166,15 @@ def page(elements: Iterable[str], width: float, height: float, title: str) -> st
 
 
 def part_of_page(elements: Iterable[str], width: float, height: float, label: str) -> str:
-    """An SVG element for a page, whose style sheet has colours and fonts. ``label`` names it."""
+    """An SVG element for a page, whose style sheet has colours and fonts. ``label`` names it.
+
+    A narrow picture fits on a phone when it is made smaller. A wide one is scrolled.
+    """
+    kind = "picture" if width <= MOST_TO_SHRINK else "picture wide"
     w, h = _number_text(width), _number_text(height)
     named = f'role="group" aria-label={quoteattr(printable(label))}'
     lines = [
-        f'<svg class="picture" {named} width="{w}" height="{h}" viewBox="0 0 {w} {h}">',
+        f'<svg class="{kind}" {named} width="{w}" height="{h}" viewBox="0 0 {w} {h}">',
         '<g fill="none" stroke="black" stroke-width="1.2">',
         *elements,
         "</g>",

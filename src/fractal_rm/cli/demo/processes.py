@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -45,11 +46,10 @@ class DemoProcesses:
         self._folder = folder
         self._balancer_port = balancer_port
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.mqtt_port = free_port()
-        self._components_port = free_port()
+        self.mqtt_port, self._components_port, self._nats_port, *rest_ports = free_ports(5)
         self.nodes = [
-            DemoNode(number, f"demo/node{number}", free_port(), folder / f"node{number}")
-            for number in ("1", "2")
+            DemoNode(number, f"demo/node{number}", port, folder / f"node{number}")
+            for number, port in zip(("1", "2"), rest_ports, strict=True)
         ]
         self.broker = ""
 
@@ -95,7 +95,7 @@ class DemoProcesses:
                 " (pip install 'fractal-rm[demo]')"
             )
         configuration.write_text(
-            f'server_name: demo\nlisten: "{HOST}:{free_port()}"\n'
+            f'server_name: demo\nlisten: "{HOST}:{self._nats_port}"\n'
             f'jetstream {{ store_dir: "{self._folder / "nats"}" }}\n'
             f'mqtt {{ listen: "{HOST}:{self.mqtt_port}" }}\n'
         )
@@ -202,11 +202,13 @@ GET
 """
 
 
-def free_port() -> int:
-    """Return a port that is not in use at the moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+def free_ports(number: int) -> list[int]:
+    """Return so many different ports that are not in use at the moment."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _simulator() -> str:

@@ -76,7 +76,7 @@ def _placed(told: RunToTell, index: int, at_ms: int, fact: Placed) -> Iterator[t
     cause = None if fact.cause is UNSET else fact.cause
     if cause in _BY_BALANCER:
         yield "asked", f"the balancer, when the turn of the run came: {waited} after its acceptance"
-        yield "said", _said(fact)
+        yield "said", _said(fact, _own_id(told))
     elif cause is not None and cause in _ASKED_NOBODY:
         yield "asked", _ASKED_NOBODY[cause]
     where = "here" if fact.node is None or fact.node == _own_id(told) else f"on node {fact.node}"
@@ -90,15 +90,15 @@ def _placed(told: RunToTell, index: int, at_ms: int, fact: Placed) -> Iterator[t
             yield "age", f"the answer was {age} old when the first step began"
 
 
-def _said(fact: Placed) -> str:
+def _said(fact: Placed, own_id: str | None) -> str:
     if fact.cause is Cause.BALANCER_FAILED:
         return cut(fact.reason)
     if fact.named_node is not UNSET:
         known = "which is this node" if fact.cause is Cause.BALANCER else "nodes.conf lacks it"
         return f"node {plain_name(fact.named_node)}: {known}"
-    if fact.node is not None and fact.cause is Cause.BALANCER and "named node" in fact.reason:
-        return f"node {fact.node}"
-    return "this node" if fact.cause is Cause.BALANCER else cut(fact.reason)
+    if fact.cause is not Cause.BALANCER:
+        return cut(fact.reason)
+    return "this node" if fact.node in (None, own_id) else f"node {fact.node}"
 
 
 def _refused(fact: Placed) -> str:

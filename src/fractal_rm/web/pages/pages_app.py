@@ -14,29 +14,30 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import scope_of_page
-from fractal_rm.web.pages.assets import asset_routes
-from fractal_rm.web.pages.bulk import bulk_routes
-from fractal_rm.web.pages.components import component_routes
-from fractal_rm.web.pages.configuration import configuration_routes
-from fractal_rm.web.pages.dead import dead_routes
-from fractal_rm.web.pages.error_pages import make_error_pages
-from fractal_rm.web.pages.failures import failure_routes
-from fractal_rm.web.pages.flow_actions import flow_action_routes
-from fractal_rm.web.pages.flow_try import flow_try_routes
-from fractal_rm.web.pages.flows import flow_routes
-from fractal_rm.web.pages.glance import Glances
-from fractal_rm.web.pages.nodes import node_routes
-from fractal_rm.web.pages.overview import overview_routes
-from fractal_rm.web.pages.recent import Recent
-from fractal_rm.web.pages.run import run_routes
-from fractal_rm.web.pages.run_actions import run_action_routes
-from fractal_rm.web.pages.run_files import run_file_routes
-from fractal_rm.web.pages.runs import runs_routes
-from fractal_rm.web.pages.samples import Samples
-from fractal_rm.web.pages.send_letter import send_routes
-from fractal_rm.web.pages.settings import settings_routes
-from fractal_rm.web.pages.sign_in import sign_in_routes
-from fractal_rm.web.pages.site import HEADERS, Site
+from fractal_rm.web.pages.actions.bulk import bulk_routes
+from fractal_rm.web.pages.actions.run_actions import run_action_routes
+from fractal_rm.web.pages.configuration.configuration import configuration_routes
+from fractal_rm.web.pages.flows.flow_actions import flow_action_routes
+from fractal_rm.web.pages.flows.flow_try import flow_try_routes
+from fractal_rm.web.pages.flows.flows import flow_routes
+from fractal_rm.web.pages.frame.assets import asset_routes
+from fractal_rm.web.pages.frame.error_pages import make_error_pages
+from fractal_rm.web.pages.frame.glance import Glances
+from fractal_rm.web.pages.frame.settings import settings_routes
+from fractal_rm.web.pages.frame.sign_in import sign_in_routes
+from fractal_rm.web.pages.frame.site import HEADERS, Site
+from fractal_rm.web.pages.frame.visitor import NotAllowed
+from fractal_rm.web.pages.node.components import component_routes
+from fractal_rm.web.pages.node.nodes import node_routes
+from fractal_rm.web.pages.node.overview import overview_routes
+from fractal_rm.web.pages.numbers.recent import Recent
+from fractal_rm.web.pages.numbers.samples import Samples
+from fractal_rm.web.pages.runs.run import run_routes
+from fractal_rm.web.pages.runs.run_files import run_file_routes
+from fractal_rm.web.pages.runs.runs import runs_routes
+from fractal_rm.web.pages.trouble.dead import dead_routes
+from fractal_rm.web.pages.trouble.failures import failure_routes
+from fractal_rm.web.pages.trouble.send_letter import send_routes
 from fractal_rm.web.request_state import IDENTITY
 
 _ENCODED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
@@ -46,12 +47,6 @@ class SignInFirst(FractalError):
     """Whoever sends the request has not signed in."""
 
     code = "sign-in-first"
-
-
-class NotAllowed(FractalError):
-    """The visitor has signed in, and may not do this. The text names the scope that is missing."""
-
-    code = "missing-scope"
 
 
 def make_pages_app(

@@ -1,0 +1,9 @@
+"""The pages that act.
+
+- `run_actions`: the actions on one run. `subject` reads the run, `questions` says what will happen.
+- `bulk`: the actions on many runs. `bulk_question` counts them and finds examples, `bulk_form` has
+  the fields, `bulk_words` the words.
+- `asked`: acts once for each page, or makes the page of a refusal.
+- `action_links` and `bulk_links`: the links to these pages. `filter_links`: conditions on runs in
+  addresses and in words.
+"""

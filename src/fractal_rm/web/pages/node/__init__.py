@@ -1,0 +1,1 @@
+"""The pages of the node: `overview`, `components` and the other `nodes`."""

@@ -1,0 +1,103 @@
+"""What the newest runs say about the balancer and the components, read in the background."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from fractal_rm.config.model import Config
+from fractal_rm.domain.facts import Placed, Received
+from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.journal_errors import JournalError
+from fractal_rm.domain.run_filter import RunFilter
+from fractal_rm.domain.seen_calls import SeenCall, calls_of
+from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import Clock, History, RunOutline, RunSummary
+from fractal_rm.engine.story_of import version_in
+from fractal_rm.web.pages.numbers.background import Background
+
+MAX_RUNS = 30
+SETTLED_MS = 5_000  # the newest runs are still being written: to read them takes longer
+WITHIN_S = 0.5  # for reading all of them
+KEPT_S, SHARE = 5.0, 0.02
+ENDED = tuple(state for state in State if state.final)
+WAIT_S = 0.1
+
+
+class SampledRun(msgspec.Struct, frozen=True):
+    """A run: its placements, with their times, and its calls. Values are not kept.
+
+    ``sender`` is the node that handed the run off to this node; None: it was not handed off.
+    """
+
+    summary: RunSummary
+    sender: str | None
+    placements: list[tuple[int, Placed]]
+    calls: list[SeenCall]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """The newest runs that were read, the newest first. ``problem``: why there are none."""
+
+    runs: list[SampledRun]
+    problem: str = ""
+
+
+class Samples:
+    """Reads the newest runs, while pages want them."""
+
+    def __init__(self, history: History, config: Callable[[], Config], clock: Clock) -> None:
+        self._history = history
+        self._config = config
+        self._clock = clock
+        self._background = Background(
+            lambda: asyncio.to_thread(self._read), KEPT_S, clock.monotonic_s, SHARE
+        )
+
+    async def latest(self) -> Sample | None:
+        """The newest sample. None: it is being read."""
+        return await self._background.latest(WAIT_S)
+
+    def _read(self) -> Sample:
+        now_ms = self._clock.now_ms()
+        try:
+            ended = RunFilter(until_ms=now_ms - SETTLED_MS, states=ENDED, dead_letters=False)
+            return Sample(self.of(ended))
+        except JournalError as error:
+            return Sample([], str(error))
+
+    def of(self, run_filter: RunFilter, within_s: float = WITHIN_S) -> list[SampledRun]:
+        """The newest runs that match a filter. It blocks. Raises JournalError."""
+        ends_s = self._clock.monotonic_s() + within_s
+        found = self._history.find(run_filter, limit=MAX_RUNS, within_s=within_s / 2)
+        flows, sampled = self._config().flows, list[SampledRun]()
+        for summary in found.runs:
+            if self._clock.monotonic_s() >= ends_s:
+                break
+            detail = self._history.outline(summary.id)
+            if detail is not None:
+                sampled.append(self._sampled(detail, flows))
+        return sampled
+
+    def _sampled(self, detail: RunOutline, flows: Mapping[str, Flow]) -> SampledRun:
+        facts = [(each.at_ms, each.fact) for each in detail.facts]
+        flow = self._flow(detail, flows)
+        senders = [fact.sender for _, fact in facts if isinstance(fact, Received)]
+        return SampledRun(
+            detail.summary,
+            senders[0] if senders else None,
+            [(at_ms, fact) for at_ms, fact in facts if isinstance(fact, Placed)],
+            [] if flow is None else calls_of(flow, facts),
+        )
+
+    def _flow(self, detail: RunOutline, flows: Mapping[str, Flow]) -> Flow | None:
+        """The flow with which a run began. None: it is not kept."""
+        version = version_in(detail)
+        if version is None:
+            return None
+        current = flows.get(detail.summary.flow or "")
+        if current is not None and flow_version(current) == version:
+            return current
+        return self._history.recorded_flow(detail.summary.journal, version)
