@@ -57,6 +57,6 @@ def test_a_node_did_not_take_a_run_that_was_placed_again_because_of_it():
     silent = Placed("1", "node 3 did not answer", cause=Cause.PEER_SILENT)
     here = Placed("1", "the balancer chose this node", cause=Cause.BALANCER)
     assert not_taken([[(1, here)], [(2, to_2), (3, refused), (4, silent)], []]) == [
-        NotTaken("2", 3, "node 2 answered 503"),
-        NotTaken("3", 4, "node 3 did not answer"),
+        NotTaken("2", 3, "node 2 answered 503", 1),
+        NotTaken("3", 4, "node 3 did not answer", 1),
     ]
