@@ -56,6 +56,13 @@ class Sample(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class Read(msgspec.Struct, frozen=True):
+    """Runs that were read. ``is_whole``: there are no others that match."""
+
+    runs: list[SampledRun]
+    is_whole: bool
+
+
 class Samples:
     """Reads the newest runs, while pages want them."""
 
@@ -91,18 +98,24 @@ class Samples:
 
     def of(self, run_filter: RunFilter, within_s: float = WITHIN_S) -> list[SampledRun]:
         """The newest runs that match a filter. It blocks. Raises JournalError."""
+        return self.read(run_filter, within_s).runs
+
+    def read(self, run_filter: RunFilter, within_s: float = WITHIN_S) -> Read:
+        """The same, and whether all were read."""
         ends_s = self._clock.monotonic_s() + within_s
         found = self._history.find(run_filter, limit=MAX_RUNS, within_s=within_s / 2)
         flows, sampled = self._config().flows, list[SampledRun]()
+        is_whole = found.searched_to_ms is None and found.next is None
         for summary in found.runs:
             if self._clock.monotonic_s() >= ends_s:
+                is_whole = False
                 break
             kept = self._kept.get(summary.id)
             if kept is not None:
                 sampled.append(kept)
             elif (detail := self._history.outline(summary.id)) is not None:
                 sampled.append(self._sampled(detail, flows))
-        return sampled
+        return Read(sampled, is_whole)
 
     def _sampled(self, detail: RunOutline, flows: Mapping[str, Flow]) -> SampledRun:
         facts = [(each.at_ms, each.fact) for each in detail.facts]
