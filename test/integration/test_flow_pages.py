@@ -260,8 +260,8 @@ def test_a_file_with_errors_changes_nothing_on_the_pages_but_a_note(operator, li
 
 
 def test_failures_that_are_not_all_searched_are_not_given_as_a_number():
-    flow = flows("1 a\nTO press 2\nPOST\n")["1"]
-    group = FailureGroup(State.FAILED, "1", "press", "status", failure_label(flow.steps[0]) + ": x",
+    flow = flows("1\nTO a 1\nGET\n")["1"]
+    group = FailureGroup(State.FAILED, "1", "a", "status", failure_label(flow.steps[0]) + ": x",
                          7, 0, 1, "r", "x")  # fmt: skip
     for is_counted, words in ((True, "7 failed, 1 h"), (False, "failed, not counted yet")):
         steps = steps_of(flow, FlowStatus("1"), {}, [group], is_counted=is_counted)

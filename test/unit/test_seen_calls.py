@@ -8,6 +8,7 @@ from engine_stage import flows
 from fractal_rm.domain.cause import Cause, ResponseExcerpt
 from fractal_rm.domain.facts import ElementFinished, Finished, Placed, StepFailed
 from fractal_rm.domain.hand_offs_seen import NotTaken, not_taken
+from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.seen_calls import SeenCall, calls_of
 
 TEXT = """\
@@ -35,6 +36,12 @@ def test_the_calls_of_a_run_have_their_time_their_status_and_why_they_failed():
         SeenCall(20, 1, "a", "1", None, None, "connection refused"),
         SeenCall(30, 1, "a", "1", 8.5, 200),
     ]
+
+
+def test_a_call_that_is_to_be_made_again_is_told_apart_from_the_last_one():
+    again = Moment("boot", 1, 1)
+    facts = [(1, StepFailed(1, 1, "late", retry_at=again)), (2, StepFailed(1, 2, "late"))]
+    assert [call.is_retried for call in calls_of(FLOW, facts)] == [True, False]
 
 
 def test_each_element_of_a_list_is_a_call_and_a_skipped_step_is_none():

@@ -43,6 +43,8 @@ class Now(msgspec.Struct, frozen=True):
 class ComponentRow(msgspec.Struct, frozen=True):
     """One component. ``tone``, ``sign`` and ``word`` say how it does.
 
+    ``retried`` of its ``all_calls`` in the sample failed and were made again.
+
     ``config`` is None if it is not configured any more. ``usual_ms`` is the median time of
     ``seen_calls`` newest calls that succeeded; None: none was seen.
     """
@@ -60,6 +62,8 @@ class ComponentRow(msgspec.Struct, frozen=True):
     newest: FailureGroup | None
     usual_ms: float | None
     seen_calls: int
+    retried: int = 0
+    all_calls: int = 0
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -206,11 +210,10 @@ def component_rows(
     What needs attention comes first.
     """
     others = sorted({each.component for each in groups if each.component} - {*config.components})
-    calls: dict[str, list[float]] = {}
+    calls: dict[str, list[SeenCall]] = {}
     for run in sample.runs if sample else ():
         for call in run.calls:
-            if call.took_ms is not None and not call.reason:
-                calls.setdefault(call.component, []).append(call.took_ms)
+            calls.setdefault(call.component, []).append(call)
     rows = [
         _row(
             name, config.components.get(name), _now(name, processes), _of(name, groups),
@@ -249,11 +252,13 @@ def _row(
     component: Component | None,
     now: Now,
     groups: Sequence[FailureGroup],
-    took_ms: Sequence[float],
+    calls: Sequence[SeenCall],
     now_ms: int,
 ) -> ComponentRow:
     rows = failure_rows(groups, now_ms)
-    tone, sign, word = _state(component, now, rows)
+    retried = sum(call.is_retried for call in calls)
+    tone, sign, word = _state(component, now, rows, retried)
+    took_ms = [call.took_ms for call in calls if call.took_ms is not None and not call.reason]
     going_on = [row.group.first_ms for row in rows if row.goes_on]
     return ComponentRow(
         name,
@@ -269,11 +274,13 @@ def _row(
         rows[0].group if rows else None,
         median(took_ms) if took_ms else None,
         len(took_ms),
+        retried,
+        len(calls),
     )
 
 
 def _state(
-    component: Component | None, now: Now, failures: Sequence[FailureRow]
+    component: Component | None, now: Now, failures: Sequence[FailureRow], retried: int
 ) -> tuple[str, str, str]:
     if component is None:
         return "quiet", "-", "not configured"
@@ -283,8 +290,8 @@ def _state(
         return "fail", "✗", "failing"
     if now.circuit == "half-open":
         return "wait", "!", "circuit half-open"
-    if now.waiting:
-        return "wait", "!", "calls wait"
+    if now.waiting or retried:
+        return "wait", "!", "calls wait" if now.waiting else "calls are retried"
     return "ok", "✓", "well"
 
 

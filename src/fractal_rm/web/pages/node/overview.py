@@ -100,6 +100,7 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
             conditions=conditions,
             also_well=also_well,
             config=config,
+            now_minutes=NOW_MINUTES,
         )  # fmt: skip
 
     return [show]
