@@ -62,6 +62,8 @@ def _lanes(told: RunToTell, bars: Bars, span_ms: float) -> Iterator[Lane]:
     for position, row in enumerate(step_rows(told)):
         key = f"@{position}" if row.number is None else str(row.number)
         found = gathered(bars.by_lane.get(key, []), span_ms)
+        if row.state == "not begun" and any(bar.is_open and bar.kind == "call" for bar in found):
+            row = msgspec.structs.replace(row, state="in flight")  # no fact says that it was sent
         elements = bars.elements.get(row.number or 0)
         if elements is not None:
             found = [elements.bar(), *found]
