@@ -35,7 +35,7 @@ def arrival(fact: Accepted, told: RunToTell) -> str:
     else:
         sender = _SENDERS.get(fact.source, f"A sender ({fact.source})")
         text = f"{sender} started the run of {flow}, {payload}."
-    text += f" It was written to the journal \"{told.journal}\"."
+    text += f' It was written to the journal "{told.journal}".'
     if fact.budget_ms is not UNSET:
         text += f" It must end within {duration(fact.budget_ms)}."
     return text
