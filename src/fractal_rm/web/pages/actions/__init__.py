@@ -1,6 +1,7 @@
 """The pages that act.
 
-- `run_actions`: the actions on one run. `subject` reads the run, `questions` says what will happen.
+- `run_actions`: the actions on one run. `subject` reads the run, `questions` and `replay_question`
+  say what will happen, in the shape of `question`.
 - `bulk`: the actions on many runs. `bulk_question` counts them and finds examples, `bulk_form` has
   the fields, `bulk_words` the words.
 - `asked`: acts once for each page, or makes the page of a refusal.

@@ -13,7 +13,7 @@ from fractal_rm.engine.bulk import MAX_RUNS, RATE_PER_S
 from fractal_rm.engine.ports import Count, FailureGroup, History, RunSummary
 from fractal_rm.web.pages.actions.bulk_form import BulkQuery
 from fractal_rm.web.pages.actions.filter_links import fields_of, query_of
-from fractal_rm.web.pages.actions.questions import Field, Option
+from fractal_rm.web.pages.actions.question import Field, Option
 
 COUNT_WITHIN_S = 0.07
 PATIENT_S = 5.0
