@@ -41,7 +41,7 @@ def bulk_routes(site: Site) -> list[HTTPRouteHandler]:
     async def ask(request: AnyRequest) -> Response[bytes]:
         query = read_page_query(request, BulkQuery)
         now_ms = site.clock.now_ms()
-        question = await asyncio.to_thread(ask_about_many, site.history, query, now_ms)
+        question = await asyncio.to_thread(ask_about_many, site, query, now_ms)
         return await site.page(
             request, "bulk_new.html", status=422 if question.obstacle else 200, query=query,
             question=question, key=new_key(),
