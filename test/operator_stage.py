@@ -92,7 +92,9 @@ class OperatorStage:
             self.observers, self.counting, idle_status, clock, self.telemetry, "b007",
             gather_s=0.02,
         )  # fmt: skip
-        self.bulks = Bulks(self.actions, self.telemetry, iter("123456789abcdefghijk").__next__)
+        self.bulks = Bulks(
+            self.actions, self.telemetry, iter("123456789abcdefghijk").__next__, clock.now_ms
+        )
         operator = Operator(
             self.live,
             Processes(idle_status, self.set_log_level, OtherProcesses(list)),

@@ -13,12 +13,16 @@ import pytest
 
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.domain.access import Scope
-from fractal_rm.domain.actions import Definition, Discard, NotPossible, Replay, Send
+from fractal_rm.domain.actions import BulkRequest, Definition, Discard, NotPossible, Replay, Send
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Dead, Discarded, Finished, Placed, Settled, StepFailed
+from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 from fractal_rm.domain.tokens import Token, digest_of
+from fractal_rm.engine.ports.actions import BulkProgress
 from fractal_rm.flowlang import compile_flows
+from fractal_rm.web.bulks import Bulk
+from fractal_rm.web.pages.actions.bulk_result import left_ms
 from operator_stage import operator_stage
 from page_forms import form_of, main_of, main_part, read, send
 from written_runs import WrittenRun, accepted, run_id, write_runs
@@ -204,6 +208,51 @@ def test_runs_whose_flow_is_as_it_was_are_replayed_with_it(site):
 
 async def _ended(bulk) -> None:
     await bulk.task
+
+
+def a_repeat(number: int, *ends) -> WrittenRun:
+    first = msgspec.structs.replace(accepted(FLOW), source="replay")
+    facts, at_ms = [first, PLACED, *ends], NOW_MS - 100_000
+    return WrittenRun(run_id(number), FLOW, [(at_ms + n, fact) for n, fact in enumerate(facts)])
+
+
+def test_the_page_of_a_replay_says_how_the_new_runs_ended_and_links_to_them(site):
+    good, bad = Settled(State.SUCCEEDED), Settled(State.FAILED, "step 1: busy", Cause.STATUS)
+    stage = site(
+        *(a_failure(n) for n in range(1, 4)),
+        a_repeat(11, good), a_repeat(12, good), a_repeat(13, bad), a_repeat(14),
+    )  # fmt: skip
+    form = form_of(stage, link(whole(stage, "/failures"), "Replay"))
+    begun = send(stage, form, expect="7")  # the actions in memory mean every run
+    (bulk,) = stage.bulks.newest_first()
+    asyncio.run_coroutine_threadsafe(_ended(bulk), stage.loop).result(20)
+    bulk.begun_ms = NOW_MS - 110_000  # before the new runs, which were written
+
+    path = "/" + begun.headers["location"].lstrip("./").partition("?")[0]
+    text = with_text(stage, path, "in trouble")
+    counted = {
+        name: (number, html.unescape(query))
+        for name, query, number in re.findall(
+            r'<dt>([a-z ]+)</dt><dd[^>]*><a href="[./]*(runs\?[^"]*)">([^<]*)</a>', main_part(text)
+        )
+    }
+
+    assert {name: number for name, (number, _) in counted.items()} == {
+        "succeeded": "2", "in trouble": "1", "open": "1",
+    }  # fmt: skip
+    assert run_id(13) in whole(stage, "/" + counted["in trouble"][1], "searched back")
+    assert 'data-every="2"' in text
+
+
+def test_the_rest_of_an_action_is_estimated_from_the_speed_that_was_measured():
+    bulk = Bulk("1", BulkRequest(Replay(""), RunFilter(flow="1"), 231, "anna", "x"), 1_000)
+    assert left_ms(bulk, 9_000) is None
+
+    bulk.progress = BulkProgress(231, 30, 1)
+
+    assert left_ms(bulk, 1_000 + 31 * 700) == 200 * 700
+    bulk.ended_ms = 30_000
+    assert left_ms(bulk, 40_000) is None
 
 
 def test_a_form_on_many_runs_that_is_sent_twice_begins_once(site):

@@ -17,9 +17,10 @@ from fractal_rm.web.pages.actions.filter_links import fields_of, query_of
 from fractal_rm.web.pages.actions.question import Field, Option
 from fractal_rm.web.pages.frame.site import Site
 
-COUNT_WITHIN_S = 0.07
-PATIENT_S = 5.0
-KINDS_WITHIN_S, EXAMPLES_WITHIN_S = 0.05, 0.03
+# Whoever is about to act on many runs waits for their number: without it, the page is of no use.
+# Usually the number is there at once.
+COUNT_WITHIN_S, PATIENT_S = 4.0, 15.0
+KINDS_WITHIN_S, EXAMPLES_WITHIN_S = 1.0, 0.2
 MAX_KINDS, MAX_EXAMPLES = 5, 5
 
 
@@ -108,8 +109,8 @@ def _too_many(count: Count) -> str:
             " example by a time."
         )
     return (
-        f"They are not all counted yet: {count.number:,} so far, the newest. Count on, or choose"
-        " fewer, for example by a time."
+        f"They are not all counted yet: {count.number:,} so far, the newest. Count for longer, or"
+        " choose fewer, for example by a time."
     )
 
 
@@ -122,7 +123,8 @@ def _narrower(query: BulkQuery, shown: RunFilter, count: Count) -> str:
 
 
 def _patient(query: BulkQuery, shown: RunFilter) -> str:
-    return query_of({**_hidden(query, shown), "patient": "true"})
+    chosen = {"definition": query.definition, "from_step": query.from_step, "patient": "true"}
+    return query_of({**_hidden(query, shown), **chosen})
 
 
 def _hidden(query: BulkQuery, shown: RunFilter) -> dict[str, str]:
