@@ -228,6 +228,20 @@ def test_an_action_that_is_not_possible_any_more_is_not_offered(site):
     assert "<form" not in main_part(text)
 
 
+def test_the_main_button_of_a_run_is_for_what_nobody_has_dealt_with(site):
+    stage = site(State.FAILED)
+    assert 'class="button primary"' in main_part(read(stage, f"/runs/{RUN[State.FAILED]}"))
+
+
+def test_a_run_that_was_discarded_has_no_main_button(site):
+    stage = site(State.FAILED, more=[Discarded("root", "known")])
+
+    text = main_part(read(stage, f"/runs/{RUN[State.FAILED]}"))
+
+    assert 'class="button primary"' not in text
+    assert ">Replay</a>" in text
+
+
 def test_a_run_that_was_discarded_says_by_whom(site):
     stage = site(State.FAILED, more=[Discarded("root", "known")])
 
