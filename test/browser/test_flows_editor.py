@@ -30,6 +30,16 @@ def test_a_flow_is_edited_refused_mended_saved_tried_and_rolled_back(tmp_path, o
         assert page.evaluate("document.activeElement.name") == "text"
         tab.go("config/edit/flows.conf")  # as after a sign-in that came in between
         expect(text).to_have_value(wrong)
+        expect(page.get_by_text("This is your text from before. It is not saved.")).to_be_visible()
+        finding.wait_for()
+        page.get_by_role("button", name="Take the file on the disk instead").click()
+        expect(text).to_have_value(before)
+        finding.wait_for(state="detached")
+        tab.go("config")
+        tab.go("config/edit/flows.conf#L3")
+        expect(text).to_be_focused()
+        marked = text.evaluate("e => e.value.slice(e.selectionStart, e.selectionEnd)")
+        assert marked == before.split("\n")[2]
         mended = before.replace("2 record the", "2 keep the")
         text.fill(mended)
         page.get_by_role("group", name="Picture of flow 4").wait_for()

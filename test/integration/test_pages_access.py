@@ -225,7 +225,7 @@ def test_the_cookie_is_only_for_https_if_the_browser_uses_it(tmp_path, origin, f
 
 API = [
     "/startrm", "/v1/flows/1/runs", "/v1/runs", "//v1/runs", "/v1//runs", "/%761/runs", "/v1/x",
-    "/metrics", "/schema", "/v1/pair", "/runs/../v1/runs", "/nosuch", "/static/../v1/runs",
+    "/metrics", "/schema", "/v1/pair", "/runs/../v1/runs", "/static/../v1/runs",
     "/sign-in/../startrm", "http://127.0.0.1/v1/runs", "/startrm/", "//startrm", "/v1", "/livez",
 ]  # fmt: skip
 
@@ -431,3 +431,33 @@ def test_every_response_has_the_headers_of_the_pages(stage, method):
         assert "server" not in headers
         if method == "HEAD":
             assert answer.text == ""
+
+
+# --- refusals and paths that lead nowhere ---------------------------------------------------------
+
+
+def test_whoever_lacks_a_scope_is_led_to_the_page_to_sign_in_and_back(person):
+    person.sign_in("read")
+    page = person.read("/config/edit/flows.conf")
+    assert page.status == 403
+    assert 'href="../../sign-in?next=config/edit/flows.conf"' in page.text
+
+
+@pytest.mark.parametrize("path", ["/nope", "/nope/1?a=b", "/Runs"])
+def test_a_browser_that_asks_for_nothing_gets_a_page_that_says_so(stage, person, path):
+    for browser in (Visitor(stage.port), person):
+        page = browser.read(path)
+        assert page.status == 404
+        assert "text/html" in page.headers["content-type"]
+        assert "The node has no page at this address" in page.text
+    person.sign_in("read")
+    assert "Sign out" in person.read(path).text
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"), [("/nope", "*/*"), ("/v1/nope", "text/html"), ("/startrm/x", "text/html")]
+)
+def test_a_program_that_asks_for_nothing_gets_a_problem(stage, path, accept):
+    answer = Visitor(stage.port, Accept=accept).read(path)
+    assert answer.status == 404
+    assert answer.headers["content-type"] == "application/problem+json"

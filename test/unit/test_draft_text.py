@@ -42,3 +42,19 @@ def test_secrets_are_not_in_the_text_that_is_shown(file, text):
     shown = shown_text(file, text, {"hunter2"} if file == "nodes.conf" else set())
     assert "hunter2" not in shown
     assert shown.count("\n") == text.count("\n")
+
+
+@pytest.mark.parametrize("name", ["store", "camera", "reader", "heater", "storage"])
+def test_a_component_is_shown_even_if_its_name_is_a_little_like_that_of_a_secret(name):
+    text = f'{{"{name}": {{"id": 3, "config": {{"ip": "127.0.0.1", "endpoints": {{"a": "b"}}}}}}}}'
+    assert shown_text("components.conf", text, ()) == text
+
+
+@pytest.mark.parametrize("key", ["pass", "tokn", "store", "paswords"])
+def test_a_text_is_masked_if_its_key_is_a_little_like_that_of_a_secret(key):
+    assert "hunter2" not in shown_text("components.conf", f'{{"{key}": "hunter2"}}', ())
+
+
+@pytest.mark.parametrize("key", ["header", "Headers", "haeders", "token", "passwrd"])
+def test_an_object_is_masked_if_its_key_is_very_like_that_of_a_secret(key):
+    assert "hunter2" not in shown_text("nodes.conf", f'{{"{key}": {{"a": ["hunter2"]}}}}', ())

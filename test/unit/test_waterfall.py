@@ -35,7 +35,7 @@ from fractal_rm.domain.facts import (
     WaitStarted,
 )
 from fractal_rm.domain.state import State
-from fractal_rm.domain.story import Child, Lane, RunToTell, waterfall
+from fractal_rm.domain.story import Child, Lane, RunToTell, tell, waterfall
 from fractal_rm.domain.story.bar import MAX_BARS
 from fractal_rm.domain.story.placing_table import placing_lines
 from fractal_rm.web.pages.runs.waterfall_drawing import draw
@@ -168,6 +168,24 @@ def test_an_offer_is_a_bar_until_it_is_known_what_came_of_it(end, state, tone):
     assert ("offer", tone, 6, 90) in bars(told, "place")
 
 
+def test_while_another_node_is_asked_no_step_is_in_flight():
+    there = Placed("2", "the balancer named node 2", cause=Cause.BALANCER)
+    told = at((0, ACCEPTED), (10, there), state=State.ACCEPTED, now_ms=BEGIN_MS + 60)
+    assert bars(told, "place") == [("queue", "quiet", 0, 10), ("offer", "away", 10, 60)]
+    assert [each.row.state for each in waterfall(told).lanes if each.row] == ["not begun"] * 8
+    assert not any(each.bars for each in waterfall(told).lanes if each.row)
+    assert tell(told).why == (
+        "It is to be executed on node 2, which is being asked to take it, for 50 ms now."
+    )
+
+
+def test_the_step_that_a_run_waits_for_is_in_flight():
+    told = at((0, ACCEPTED), (40, PLACED), state=State.RUNNING, now_ms=BEGIN_MS + 60)
+    assert [each.row.state for each in waterfall(told).lanes if each.row][:2] == [
+        "in flight", "not begun",
+    ]  # fmt: skip
+
+
 def test_an_offer_in_doubt_and_a_parked_run_go_on_until_now():
     there = Placed("2", "the balancer named node 2", cause=Cause.BALANCER)
     offered = at((0, ACCEPTED), (5, there), (6, Offered("2", 1)),
@@ -234,7 +252,7 @@ def test_the_placement_says_who_was_asked_and_how_old_the_answer_was():
         ("asked", "the balancer, when the turn of the run came: 40 ms after its acceptance"),
         ("said", "this node"),
         ("placed", "here, T+0.04s"),
-        ("age", "the answer was 92 ms old when the first step began"),
+        ("first step", "it began 92 ms after the answer"),
     ]
 
 
@@ -245,7 +263,7 @@ def test_the_placement_says_what_came_of_an_offer():
 
     assert placing_lines(told)[1:] == [
         ("said", "node 2"),
-        ("placed", "on node 2, T+0.001s"),
+        ("chosen", "node 2, T+0.001s"),
         ("offered", "to node 2, T+0.002s"),
         ("came of it", "node 2 refused it: status 503; it may have executed the run, too"),
         ("placed", "here, T+0.009s"),

@@ -50,8 +50,9 @@ from fractal_rm.web.api.node import node_routes
 from fractal_rm.web.api.query import check_query
 from fractal_rm.web.api.triggers import TriggerHandler, endpoint_routes, flow_trigger_routes
 from fractal_rm.web.late_operator import LateOperator
-from fractal_rm.web.page_paths import is_endpoint, is_page, parts_of
+from fractal_rm.web.page_paths import is_endpoint, is_nowhere, is_page, parts_of
 from fractal_rm.web.problems import Problem, problem_app
+from fractal_rm.web.refusal_pages import accepts_page
 
 _NOT_LOADED = "The part of the interface for operators cannot be loaded"
 
@@ -117,10 +118,15 @@ def make_app(
 
     pages = late if operator is None or sessions is None else LateApp(make_pages)
 
+    async def others(scope: Any, receive: Any, send: Any) -> None:
+        is_lost = is_nowhere(scope["method"], scope["path"], endpoint)
+        answer = pages if is_lost and accepts_page(scope["headers"]) else late
+        await answer(scope, receive, send)
+
     def app_of(path: str) -> ASGIApp:
         if is_served_from_start(endpoint, path):
             return app
-        return pages if is_page(path, endpoint) else late
+        return pages if is_page(path, endpoint) else others
 
     return head_as_get(app_of)
 

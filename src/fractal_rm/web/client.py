@@ -24,7 +24,7 @@ from fractal_rm.domain.pairing import INVITED, PAIR_PATH
 from fractal_rm.domain.rate_limit import machine_of
 from fractal_rm.web.authorization import bearer_token, is_open_to_peers, sufficient_scopes
 from fractal_rm.web.head import Head, fault_in, requested_path
-from fractal_rm.web.page_paths import is_endpoint, is_page
+from fractal_rm.web.page_paths import is_endpoint, is_nowhere, is_page
 from fractal_rm.web.problems import Problem
 from fractal_rm.web.request_state import IDENTITY, TOKEN_REFUSED
 from fractal_rm.web.untrusted import MAX_UNTRUSTED
@@ -209,7 +209,8 @@ class Client:
         if path != self._access.endpoint:  # a fast path: most requests are triggers
             path, endpoint = requested_path(head), self._access.rest.endpoint
             text = path.decode(errors="replace")  # as the application reads it
-            if self._access.has_pages and is_page(text, endpoint):
+            is_lost = head.accepts_page and is_nowhere(head.method.decode(), text, endpoint)
+            if self._access.has_pages and (is_lost or is_page(text, endpoint)):
                 self.visitor = sender
                 return self._visitor(head, sender)
             at_endpoint = is_endpoint(text, endpoint)

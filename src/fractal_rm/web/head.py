@@ -31,7 +31,8 @@ class Head(msgspec.Struct):
 
     ``size`` is the size of the head in bytes. Spaces around values do not count. ``scheme`` is
     ``http`` or ``https``. ``is_forwarded``: the head has a header of a proxy. ``forwarded`` and
-    ``forwarded_for`` are the values of Forwarded and X-Forwarded-For.
+    ``forwarded_for`` are the values of Forwarded and X-Forwarded-For. ``accepts_page``: it is from a
+    browser that shows a page.
     """
 
     method: bytes
@@ -47,9 +48,15 @@ class Head(msgspec.Struct):
     is_forwarded: bool = False
     forwarded: list[bytes] = []  # msgspec copies the list
     forwarded_for: list[bytes] = []
+    accepts_page: bool = False
 
 
-def read_head(
+def is_for_page(accept: bytes) -> bool:
+    """Whether a value of Accept is that of a browser that shows a page."""
+    return b"text/html" in accept.lower()
+
+
+def read_head(  # noqa: PLR0912 - one for each header field
     method: bytes,
     target: bytes,
     version: str,
@@ -69,6 +76,8 @@ def read_head(
             head.authorizations.append(value)
         elif name == b"cookie":
             head.cookies.append(value)
+        elif name == b"accept":
+            head.accepts_page = head.accepts_page or is_for_page(value)
         elif name in FORWARDING_HEADERS:
             head.is_forwarded = True
             if name == b"forwarded":

@@ -12,6 +12,8 @@ FOLDERS = frozenset({
     "overview", "flows", "runs", "failures", "dead", "bulk", "components", "nodes", "config",
     "sign-in", "sign-out", "settings", "static",
 })  # fmt: skip
+# Nothing else is at these paths, for people or for programs.
+_PROGRAMS = frozenset({"v1", "livez", "readyz", "metrics", "schema"})
 _OPEN = (["sign-in"], ["sign-out"], ["settings"], ["static"])
 
 
@@ -35,6 +37,18 @@ def is_page(path: str, endpoint: str) -> bool:
         return False
     parts = parts_of(path)
     return not parts or parts[0] in FOLDERS
+
+
+def is_nowhere(method: str, path: str, endpoint: str) -> bool:
+    """Whether there is nothing at a percent-decoded path that somebody reads.
+
+    A browser gets the page "Not found" there. As for `is_page`, the client of a connection and the
+    application both ask this function.
+    """
+    parts = parts_of(path)
+    if method not in ("GET", "HEAD") or path[:1] != "/" or not parts:
+        return False
+    return parts[0] not in (FOLDERS | _PROGRAMS | {*parts_of(endpoint)[:1]})
 
 
 def is_open_page(path: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.safe_text import safe_text
+from fractal_rm.web.head import is_for_page
 from fractal_rm.web.problems import Problem, answering_app, problem_app
 
 _MAKE_ONE = (
@@ -55,7 +56,7 @@ _HEADERS = [
 
 def accepts_page(fields: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a request with these header fields comes from a browser that shows a page."""
-    return any(name == b"accept" and b"text/html" in value.lower() for name, value in fields)
+    return any(name == b"accept" and is_for_page(value) for name, value in fields)
 
 
 def refusing_app(problem: Problem, fields: Iterable[tuple[bytes, bytes]], *, is_page: bool) -> Any:

@@ -28,7 +28,7 @@ from fractal_rm.domain.facts import (
 from fractal_rm.domain.flow import Call, SubFlow
 from fractal_rm.domain.state import State
 from fractal_rm.domain.story.bar import Bar, Elements
-from fractal_rm.domain.story.placing import placement
+from fractal_rm.domain.story.placing import is_here, placement
 from fractal_rm.domain.story.steps import Steps
 from fractal_rm.domain.story.values import RunToTell
 from fractal_rm.domain.story.words import cut, duration
@@ -155,7 +155,9 @@ class Bars:
             tone = "doubt" if is_problem else "quiet"
             self._bar("place", begin_ms, at_ms, "queue", tone, "", text)
         self._offer = None
-        self._is_here = True
+        self._is_here = is_here(fact, self._told)
+        if not self._is_here:  # no fact says that the other node is asked, until it may have it
+            self._offer = float(at_ms), str(fact.node), ""
 
     def _settled(self, at_ms: int, fact: Settled) -> None:
         if self._offer is not None:

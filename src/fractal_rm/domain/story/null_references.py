@@ -160,6 +160,6 @@ def how_to_correct(
     right, field = _name(first.similar), _name(first.field)
     text = f"correct {wrong} in {where}: perhaps {right} is meant, not {field}"
     return [
-        Advice(text),
+        Advice(text, file="flows.conf", line=line),
         Advice("see whether the configuration has an error", ("check",)),
     ]

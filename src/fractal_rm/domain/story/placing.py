@@ -35,7 +35,7 @@ def arrival(fact: Accepted, told: RunToTell) -> str:
     else:
         sender = _SENDERS.get(fact.source, f"A sender ({fact.source})")
         text = f"{sender} started the run of {flow}, {payload}."
-    text += f" It was written to the journal {told.journal}."
+    text += f' It was written to the journal "{told.journal}".'
     if fact.budget_ms is not UNSET:
         text += f" It must end within {duration(fact.budget_ms)}."
     return text
@@ -45,9 +45,14 @@ def _payload_size(fact: Accepted) -> int:
     return len(fact.payload) if fact.omitted is UNSET else fact.omitted.size
 
 
+def is_here(fact: Placed, told: RunToTell) -> bool:
+    """Whether a run was placed on the node that has its facts."""
+    return fact.node is None or fact.node == _own_id(told)
+
+
 def placement(fact: Placed, told: RunToTell, *, after_offer: bool) -> tuple[str, bool]:
     """Where a run was placed and why, and whether that is a problem."""
-    here = fact.node is None or fact.node == _own_id(told)
+    here = is_here(fact, told)
     if after_offer and here:
         return _back_here(fact), fact.maybe_twice is True
     cause = None if fact.cause is UNSET else fact.cause
@@ -61,9 +66,9 @@ def placement(fact: Placed, told: RunToTell, *, after_offer: bool) -> tuple[str,
         )
     elif text is None or cause is Cause.BALANCER_FAILED:
         text = cut(fact.reason)
-    where = "here" if here else f"on node {fact.node}"
+    begin = "was placed here" if here else f"is to be executed on node {fact.node}"
     is_problem = cause in (Cause.BALANCER_FAILED, Cause.UNKNOWN_NODE, Cause.UNFIT_PEER)
-    return f"The run was placed {where}: {text}.", is_problem
+    return f"The run {begin}: {text}.", is_problem
 
 
 _WHY_HERE = {

@@ -22,6 +22,7 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.plain_name import plain_name
 from fractal_rm.domain.state import State
+from fractal_rm.domain.story.placing import is_here
 from fractal_rm.domain.story.values import RunToTell
 from fractal_rm.domain.story.words import cut, duration
 
@@ -79,15 +80,16 @@ def _placed(told: RunToTell, index: int, at_ms: int, fact: Placed) -> Iterator[t
         yield "said", _said(fact, _own_id(told))
     elif cause is not None and cause in _ASKED_NOBODY:
         yield "asked", _ASKED_NOBODY[cause]
-    where = "here" if fact.node is None or fact.node == _own_id(told) else f"on node {fact.node}"
-    yield "placed", f"{where}, {told.clock(at_ms)}"
+    here = is_here(fact, told)
+    where = "here" if here else f"node {fact.node}"
+    yield "placed" if here else "chosen", f"{where}, {told.clock(at_ms)}"
     if cause is Cause.UNFIT_PEER:
         yield "because", cut(fact.reason)
-    if cause in _BY_BALANCER and where == "here":
+    if cause in _BY_BALANCER and here:
         begun_ms = _begun_ms(told, index)
         if begun_ms is not None:
             age = duration(max(0, begun_ms - at_ms))
-            yield "age", f"the answer was {age} old when the first step began"
+            yield "first step", f"it began {age} after the answer"
 
 
 def _said(fact: Placed, own_id: str | None) -> str:

@@ -96,11 +96,14 @@ class Advice(msgspec.Struct, frozen=True):
     """Something that can be done: ``text`` says what it does, and ``words`` are the command.
 
     The first word of the command is the name of the program's command, such as ``runs``. If there
-    are no words, it is something that the program cannot do.
+    are no words, it is something that the program cannot do. ``file`` is the file of the
+    configuration that is to be changed, and ``line`` the line when the run began, if it is known.
     """
 
     text: str
     words: tuple[str, ...] = ()
+    file: str = ""
+    line: int | None = None
 
     @property
     def command(self) -> str:

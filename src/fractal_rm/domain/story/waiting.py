@@ -18,6 +18,7 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.node_status import ComponentStatus, FlowStatus
 from fractal_rm.domain.state import State
+from fractal_rm.domain.story.placing import is_here
 from fractal_rm.domain.story.steps import Steps
 from fractal_rm.domain.story.values import RunToTell
 from fractal_rm.domain.story.words import count, cut, duration, upper
@@ -72,7 +73,12 @@ def _in_progress(told: RunToTell, steps: Steps) -> str:  # noqa: C901, PLR0911 -
                 return f"{name} was sent {since} ago, and has not been answered.{cancel}"
             case Finished() | StepPassed():
                 return f"{_after(told, steps)}{_circuit(told, steps)}{cancel}"
-            case Placed() if fact.node is None or fact.node == _own(told):
+            case Placed() if not is_here(fact, told):
+                return (
+                    f"It is to be executed on node {fact.node}, which is being asked to take it,"
+                    f" for {since} now.{cancel}"
+                )
+            case Placed():
                 first = steps.at(0)
                 name = f"Its first step has not been answered yet, after {since}"
                 if first is None or told.state is State.RUNNING:
@@ -83,13 +89,6 @@ def _in_progress(told: RunToTell, steps: Steps) -> str:  # noqa: C901, PLR0911 -
             case _:
                 pass
     return ""
-
-
-def _own(told: RunToTell) -> str | None:
-    for _, fact in told.facts:
-        node = getattr(fact, "node", None)
-        return None if node is UNSET else node
-    return None
 
 
 def _after(told: RunToTell, steps: Steps) -> str:

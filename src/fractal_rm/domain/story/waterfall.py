@@ -59,9 +59,12 @@ def _lanes(told: RunToTell, bars: Bars, span_ms: float) -> Iterator[Lane]:
     steps, children = Steps(told), _children_by_step(told)
     if bars.by_lane.get("place"):
         yield _lane("place", "place", gathered(bars.by_lane["place"], span_ms))
-    for position, row in enumerate(step_rows(told)):
+    for position, told_row in enumerate(step_rows(told)):
+        row = told_row
         key = f"@{position}" if row.number is None else str(row.number)
         found = gathered(bars.by_lane.get(key, []), span_ms)
+        if row.state == "not begun" and any(bar.is_open and bar.kind == "call" for bar in found):
+            row = msgspec.structs.replace(row, state="in flight")  # no fact says that it was sent
         elements = bars.elements.get(row.number or 0)
         if elements is not None:
             found = [elements.bar(), *found]

@@ -9,7 +9,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from fractal_rm.config.model import Rest
-from fractal_rm.domain.access import NOBODY, Identity
+from fractal_rm.domain.access import NOBODY, THIS_MACHINE, Identity
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.operator import Operator
@@ -117,4 +117,12 @@ def _check_scope(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHan
         return
     if identity is NOBODY:
         raise SignInFirst("sign in with a token")
-    raise NotAllowed(f"this needs the scope {scope.value}, and {identity.name} does not have it")
+    who = _names(identity)
+    raise NotAllowed(f"this needs the scope {scope.value}, and {who} does not have it")
+
+
+def _names(identity: Identity) -> str:
+    """Who looks at a page, as the page says it."""
+    if identity is THIS_MACHINE:
+        return "whoever opens the pages on the machine of the node, without a token,"
+    return f"the {identity.name}" if identity.name.startswith("token ") else identity.name

@@ -70,6 +70,12 @@
     place();
   }
 
+  // htmx hears the events of the text only when it has seen the page.
+  function whenReady(act) {
+    if (!text.hasAttribute("hx-post") || text.hasAttribute("data-htmx-powered")) act();
+    else text.addEventListener("htmx:after:init", act, { once: true });
+  }
+
   text.addEventListener("input", () => { line.value = lineOf(text.selectionStart); draw(); keep(); });
   document.addEventListener("selectionchange", () => { if (document.activeElement === text) place(); });
   form.addEventListener("change", (event) => {
@@ -94,14 +100,23 @@
   const draft = sessionStorage.getItem(key);
   if (draft !== null && !form.dataset.changed && draft !== saved && !text.readOnly) {
     text.value = draft;
-    state.textContent = "your text from before; not saved";
-    const drop = document.createElement("button");
-    drop.type = "button";
-    drop.className = "plain";
-    drop.textContent = "Take the file instead";
-    drop.addEventListener("click", () => { text.value = saved; drop.remove(); draw(); keep(); text.dispatchEvent(new Event("input")); });
-    state.after(drop);
-    text.dispatchEvent(new CustomEvent("place"));
+    state.textContent = "changed, not saved";
+    const note = document.getElementById("draft-note");
+    note.hidden = false;
+    note.querySelector("button").addEventListener("click", () => {
+      text.value = saved;
+      note.remove();
+      text.dispatchEvent(new Event("input"));
+    });
+    // What stands beside the text is about the file, until the text is checked.
+    const said = document.createElement("p");
+    said.className = "muted";
+    said.textContent = text.hasAttribute("hx-post") ? "The text is being checked." : "Not checked yet: press Check.";
+    const findings = form.querySelector("#checked section");
+    findings.replaceChildren(findings.querySelector("h2"), said);
+    whenReady(() => text.dispatchEvent(new CustomEvent("place")));
   }
   draw();
+  const wanted = /^#L([1-9][0-9]{0,6})$/.exec(location.hash);
+  if (wanted) whenReady(() => goTo(Number(wanted[1])));
 })();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -35,7 +36,13 @@ def _as_page(site: Site, handle: Any) -> Any:
         problem = answer.content
         if code in _NOT_DONE:
             problem = Problem(problem.type, _NOT_DONE[code], 403, problem.detail)
-        page = site.page_at_once(request, "problem.html", status=problem.status, problem=problem)
+        elif problem.status == 404 and problem.detail == HTTPStatus(404).phrase:
+            detail = "The node has no page at this address"
+            problem = Problem(problem.type, problem.title, 404, detail)
+        page = site.page_at_once(
+            request, "problem.html", status=problem.status, problem=problem,
+            offers_sign_in=code == "missing-scope" and request.method == "GET",
+        )  # fmt: skip
         page.headers.update({k: v for k, v in answer.headers.items() if k.lower() == "allow"})
         return page
 

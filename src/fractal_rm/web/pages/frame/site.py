@@ -57,7 +57,8 @@ def make_templates() -> Environment:
         auto_reload=False,
     )
     own: dict[str, Callable[..., Any]] = {
-        "action_links": action_links, "needs_action": needs_action, "run_path": run_path, "query_with": query_with, "cut": cut,
+        "action_links": action_links, "needs_action": needs_action, "run_path": run_path,
+        "query_with": query_with, "cut": cut,
     }  # fmt: skip
     environment.filters.update(FILTERS | own)
     return environment

@@ -27,15 +27,29 @@ class ShownAdvice(msgspec.Struct, frozen=True):
     command: str
 
 
-def shown_advice(advice: Sequence[Advice], *, may_operate: bool) -> list[ShownAdvice]:
-    """The advice of a story for a page. Without ``may_operate``, actions have no links."""
+def shown_advice(
+    advice: Sequence[Advice], *, may_operate: bool, may_edit: bool
+) -> list[ShownAdvice]:
+    """The advice of a story for a page.
+
+    Without ``may_operate``, actions have no links. Without ``may_edit``, files are only shown.
+    """
     found: list[ShownAdvice] = []
     for each in advice:
         if each.words[:2] == ("runs", "wait"):
             continue  # the page itself shows the end
-        path = look_path(each.words) or (act_path(each.words) if may_operate else "")
+        path = _file_path(each, may_edit=may_edit) or look_path(each.words)
+        path = path or (act_path(each.words) if may_operate else "")
         found.append(ShownAdvice(each.text, path, "" if path else each.command))
     return found
+
+
+def _file_path(advice: Advice, *, may_edit: bool) -> str:
+    """The line of the file that is to be changed; empty: none is."""
+    if not advice.file:
+        return ""
+    line = f"#L{advice.line}" if advice.line else ""
+    return f"config/{'edit' if may_edit else 'files'}/{advice.file}{line}"
 
 
 def look_path(words: Sequence[str]) -> str:

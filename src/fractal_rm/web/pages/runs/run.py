@@ -20,6 +20,7 @@ from fractal_rm.domain.story.placing_table import Lines, placing_lines
 from fractal_rm.engine.ports import Handled, RunOutline, RunSummary
 from fractal_rm.engine.story_of import note_of
 from fractal_rm.web.pages.frame.site import AnyRequest, Shown, Site
+from fractal_rm.web.pages.frame.visitor import Visitor
 from fractal_rm.web.pages.runs.advice_links import ShownAdvice, shown_advice
 from fractal_rm.web.pages.runs.run_values import RunValue, values_of
 from fractal_rm.web.pages.runs.waterfall_drawing import DrawnWaterfall, draw
@@ -32,9 +33,10 @@ EVENTS_AT_ONCE = 30  # of a longer story, the middle is shown on request
 
 @dataclass(frozen=True)
 class RunPageView:
-    """What the page shows of a run. ``every_s``: seconds between two refreshes.
+    """What the page shows of a run, as it was known at ``at_ms``.
 
-    ``replayed_state`` is the state of the run that it repeats; None if that is not kept.
+    ``every_s``: seconds between two refreshes. ``replayed_state`` is the state of the run that it
+    repeats; None if that is not kept.
     """
 
     run: RunSummary
@@ -58,6 +60,7 @@ class RunPageView:
     facts: int
     may_be_case: bool
     shows_values: bool
+    at_ms: int
     every_s: int
 
     @property
@@ -70,10 +73,11 @@ class RunPageView:
         return events[:half], events[half:-half], events[-half:]
 
     @property
-    def took_ms(self) -> int | None:
-        """How long it took, from its acceptance; None if it has not ended."""
+    def took_ms(self) -> int:
+        """How long it took, or has taken until now, from its acceptance."""
         run = self.run
-        return None if run.settled_ms is None else max(0, run.settled_ms - run.accepted_ms)
+        end_ms = self.at_ms if run.settled_ms is None else run.settled_ms
+        return max(0, end_ms - run.accepted_ms)
 
 
 def run_routes(site: Site) -> list[HTTPRouteHandler]:
@@ -113,8 +117,7 @@ def _view(
         clock=shown.short,
     )
     handled = history.handled([run_id]).get(run_id)
-    may_operate = shown.visitor.may("operate")
-    view = _made(told, detail, children, repeated_by, handled, may_operate=may_operate)
+    view = _made(told, detail, children, repeated_by, handled, shown.visitor)
     original = None if view.replays is None else history.outline(view.replays)
     return view if original is None else replace(view, replayed_state=original.summary.state)
 
@@ -125,8 +128,7 @@ def _made(
     children: Sequence[RunSummary],
     repeated_by: Sequence[RunSummary],
     handled: Handled | None,
-    *,
-    may_operate: bool,
+    visitor: Visitor,
 ) -> RunPageView:
     run, story = detail.summary, tell(told)
     first = detail.facts[0].fact if detail.facts else None
@@ -138,7 +140,9 @@ def _made(
         story=story,
         waterfall=draw(waterfall(told)),
         placing=placing_lines(told),
-        advice=shown_advice(story.advice, may_operate=may_operate),
+        advice=shown_advice(
+            story.advice, may_operate=visitor.may("operate"), may_edit=visitor.may("admin")
+        ),
         values=values_of(detail) if told.show_values else [],
         children=children[:MAX_RELATIVES],
         more_children=max(0, len(children) - MAX_RELATIVES),
@@ -155,6 +159,7 @@ def _made(
         facts=len(detail.facts),
         may_be_case=run.state.final and accepted is not None and told.show_values,
         shows_values=told.show_values,
+        at_ms=told.now_ms,
         # A run with very many facts takes more time to read.
         every_s=ENDED_EVERY_S if run.state.final else OPEN_EVERY_S + len(detail.facts) // 2_000,
     )
