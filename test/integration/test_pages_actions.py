@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 import time
 from contextlib import ExitStack
 
@@ -57,6 +58,12 @@ FACTS = {
     ],
 }  # fmt: skip
 RUN = {state: run_id(number) for number, state in enumerate(FACTS, 1)}
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch):
+    """Each test has its own time: pages count the last minutes, and all tests together take long."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW_MS", int(time.time() * 1000))
 
 
 def written(state: State, *more) -> WrittenRun:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+import sys
 import time
 from contextlib import ExitStack
 
@@ -36,6 +37,12 @@ POST payload
 FLOW = compile_flows(FLOWS, {"press": ("move",)})[0]["1"]
 PLACED = Placed("1", "the balancer chose this node", cause=Cause.BALANCER)
 NO_FLOW = "There is no such flow: flows.conf has no flow '77'"
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch):
+    """Each test has its own time: pages count the last minutes, and all tests together take long."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW_MS", int(time.time() * 1000))
 
 
 def a_failure(number: int, *more, busy: int = 5) -> WrittenRun:

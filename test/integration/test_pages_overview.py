@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import socket
+import sys
 import time
 from contextlib import ExitStack, closing
 
@@ -26,6 +27,12 @@ from written_runs import FLOW, WrittenRun, a_failure, a_success, accepted, run_i
 
 NOW_MS = int(time.time() * 1000)
 MINUTE_MS = 60_000
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch):
+    """Each test has its own time: pages count the last minutes, and all tests together take long."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW_MS", int(time.time() * 1000))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import ExitStack
 
@@ -26,6 +27,12 @@ from written_runs import (
 )
 
 NOW_MS = int(time.time() * 1000)
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch):
+    """Each test has its own time: pages count the last minutes, and all tests together take long."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW_MS", int(time.time() * 1000))
 
 
 @pytest.fixture

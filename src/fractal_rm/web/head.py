@@ -31,8 +31,8 @@ class Head(msgspec.Struct):
 
     ``size`` is the size of the head in bytes. Spaces around values do not count. ``scheme`` is
     ``http`` or ``https``. ``is_forwarded``: the head has a header of a proxy. ``forwarded`` and
-    ``forwarded_for`` are the values of Forwarded and X-Forwarded-For. ``accepts_page``: it is from a
-    browser that shows a page.
+    ``forwarded_for`` are the values of Forwarded and X-Forwarded-For. ``accepts_page``: it is from
+    a browser that shows a page.
     """
 
     method: bytes
@@ -56,7 +56,7 @@ def is_for_page(accept: bytes) -> bool:
     return b"text/html" in accept.lower()
 
 
-def read_head(  # noqa: PLR0912 - one for each header field
+def read_head(
     method: bytes,
     target: bytes,
     version: str,
@@ -79,12 +79,16 @@ def read_head(  # noqa: PLR0912 - one for each header field
         elif name == b"accept":
             head.accepts_page = head.accepts_page or is_for_page(value)
         elif name in FORWARDING_HEADERS:
-            head.is_forwarded = True
-            if name == b"forwarded":
-                head.forwarded.append(value)
-            elif name == b"x-forwarded-for":
-                head.forwarded_for.append(value)
+            _add_forwarding(head, name, value)
     return head
+
+
+def _add_forwarding(head: Head, name: bytes, value: bytes) -> None:
+    head.is_forwarded = True
+    if name == b"forwarded":
+        head.forwarded.append(value)
+    elif name == b"x-forwarded-for":
+        head.forwarded_for.append(value)
 
 
 def malformed(detail: str) -> Problem:
