@@ -31,8 +31,8 @@ class Head(msgspec.Struct):
 
     ``size`` is the size of the head in bytes. Spaces around values do not count. ``scheme`` is
     ``http`` or ``https``. ``is_forwarded``: the head has a header of a proxy. ``forwarded`` and
-    ``forwarded_for`` are the values of Forwarded and X-Forwarded-For. ``accepts_page``: it is from a
-    browser that shows a page.
+    ``forwarded_for`` are the values of Forwarded and X-Forwarded-For. ``accepts_page``: it is from
+    a browser that shows a page.
     """
 
     method: bytes
@@ -56,7 +56,7 @@ def is_for_page(accept: bytes) -> bool:
     return b"text/html" in accept.lower()
 
 
-def read_head(  # noqa: PLR0912 - one for each header field
+def read_head(  # noqa: C901, PLR0912 - one for each header field
     method: bytes,
     target: bytes,
     version: str,

@@ -43,11 +43,11 @@
     const isOld = everyMs > 0 && ageMs >= OLD_MS + everyMs;
     const held = selecting() ? "Not refreshed while text is selected." : "";
     const lost = trouble || (isOld && asked ? "The node does not answer." : "");
-    set(why, paused ? "Paused." : lost || (isOld ? held : ""));
+    set(why, paused ? "Not refreshed." : lost || (isOld ? held : ""));
     set(freshness, "As of " + page().dataset.now + (isOld || trouble ? ", " + age(ageMs) + " ago" : ""));
     line.className = lost && !paused ? "lost" : paused ? "held" : "";
     document.documentElement.toggleAttribute("data-lost", Boolean(lost && !paused));
-    set(button, paused ? "Go on" : "Pause");
+    set(button, paused ? "Refresh again" : "Stop refreshing");
     button.setAttribute("aria-pressed", String(paused));
   }
 
