@@ -56,7 +56,7 @@ def is_for_page(accept: bytes) -> bool:
     return b"text/html" in accept.lower()
 
 
-def read_head(  # noqa: C901, PLR0912 - one for each header field
+def read_head(  # noqa: C901 - one for each header field
     method: bytes,
     target: bytes,
     version: str,

@@ -16,6 +16,12 @@
   const freshness = document.getElementById("freshness");
   const why = document.getElementById("why");
   const button = document.getElementById("pause");
+  // With the colours of the system, the first change is to the others.
+  document.addEventListener("click", (event) => {
+    const colours = event.target.closest?.("button[name=theme]");
+    if (!colours || document.documentElement.dataset.theme) return;
+    colours.value = matchMedia("(prefers-color-scheme: dark)").matches ? "light" : "dark";
+  });
   if (!page() || !page().dataset.every || !window.htmx) return;
 
   const release = page().dataset.release;
