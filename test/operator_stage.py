@@ -69,9 +69,12 @@ class NoRuns:
 
 
 class OperatorStage:
-    """The service, in a thread with an event loop. There is one run in each state (`OPEN`)."""
+    """The service, in a thread with an event loop. There is one run in each state (`OPEN`).
 
-    def __init__(self, state: Path, **rest: Any) -> None:
+    ``flows``: those of flows.conf, if a test needs other ones.
+    """
+
+    def __init__(self, state: Path, flows: dict[str, Flow] | None = None, **rest: Any) -> None:
         self.port = free_port()
         file = TokenFile(state)
         with file.changing() as tokens:
@@ -83,17 +86,20 @@ class OperatorStage:
         self.observers = Observers((), self.telemetry)
         self.loop = asyncio.new_event_loop()
         clock = SystemClock()
+        in_force = config if flows is None else partial(config, flows=flows)
         self.counting = Counting()
         self.live = LiveEvents(
             self.observers, self.counting, idle_status, clock, self.telemetry, "b007",
             gather_s=0.02,
         )  # fmt: skip
-        self.bulks = Bulks(self.actions, self.telemetry, iter("123456789abcdefghijk").__next__)
+        self.bulks = Bulks(
+            self.actions, self.telemetry, iter("123456789abcdefghijk").__next__, clock.now_ms
+        )
         operator = Operator(
             self.live,
             Processes(idle_status, self.set_log_level, OtherProcesses(list)),
-            ConfigCheck(config, {}, clock.now_ms),
-            Stories(partial(recorded_flow, state), config, clock),
+            ConfigCheck(in_force, {}, clock.now_ms),
+            Stories(partial(recorded_flow, state), in_force, clock),
             self.actions,
             self.bulks,
         )
@@ -154,9 +160,9 @@ class OperatorStage:
 
 
 @contextmanager
-def operator_stage(state: Path, **rest: Any):
+def operator_stage(state: Path, flows: dict[str, Flow] | None = None, **rest: Any):
     """Start the service, and stop it at the end. ``rest`` has settings of the section ``rest``."""
-    stage = OperatorStage(state, **rest)
+    stage = OperatorStage(state, flows, **rest)
     thread = threading.Thread(target=stage.loop.run_forever)
     thread.start()
     try:

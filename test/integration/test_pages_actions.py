@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import time
 from contextlib import ExitStack
 
@@ -68,12 +70,12 @@ def site(tmp_path):
     """Start the pages with runs in some states: ``site(State.FAILED, …)``."""
     with ExitStack() as stack:
 
-        def start(*states: State, more=()):
+        def start(*states: State, more=(), flows=None):
             write_runs(tmp_path, [written(each, *more) for each in states])
             with TokenFile(tmp_path).changing() as tokens:
                 both = [Scope.READ, Scope.PAYLOAD, Scope.OPERATE]
                 tokens += [Token(name, digest_of(name), both, 0) for name in ("anna", "bert")]
-            stage = stack.enter_context(operator_stage(tmp_path))
+            stage = stack.enter_context(operator_stage(tmp_path, flows))
             stage.actions.runs = {RUN[each]: each for each in states}
             return stage
 
@@ -151,6 +153,31 @@ def test_a_run_is_repeated_from_a_step_whose_earlier_results_are_kept(site):
     assert action.from_step == 2
 
 
+def test_the_advice_to_repeat_from_a_step_leads_to_a_form_with_this_step(site):
+    stage, run = site(State.FAILED, flows={"1": FLOW}), RUN[State.FAILED]
+    text = html.unescape(main_part(read(stage, f"/runs/{run}")))
+    advised = re.findall(rf'href="[./]*(runs/{run}/replay\?[^"]*)"', text)
+
+    chosen = [
+        re.findall(r'<option value="(\d*)" selected>([^<]*)<', read(stage, f"/{path}"))
+        for path in advised
+    ]
+
+    assert ["from_step=2" in path for path in advised] == [False, True]
+    assert [[number for number, _ in each] for each in chosen] == [[""], ["2"]]
+    assert "it calls camera and press" in chosen[0][0][1]
+    assert chosen[1][0][1].endswith("with the earlier results: it calls press")
+
+
+def test_a_form_with_a_chosen_step_is_sent_to_the_same_page(site):
+    stage, run = site(State.FAILED, flows={"1": FLOW}), RUN[State.FAILED]
+
+    answer = send(stage, form_of(stage, f"/runs/{run}/replay?from_step=2"), from_step="2")
+
+    assert answer.status == 303
+    assert stage.actions.requests[0].action == Replay(run, from_step=2)
+
+
 def test_a_parked_run_is_released(site):
     stage, run = site(State.PARKED), RUN[State.PARKED]
 
@@ -199,6 +226,20 @@ def test_an_action_that_is_not_possible_any_more_is_not_offered(site):
 
     assert "It has ended as cancelled, as root asked, at 2" in text
     assert "<form" not in main_part(text)
+
+
+def test_the_main_button_of_a_run_is_for_what_nobody_has_dealt_with(site):
+    stage = site(State.FAILED)
+    assert 'class="button primary"' in main_part(read(stage, f"/runs/{RUN[State.FAILED]}"))
+
+
+def test_a_run_that_was_discarded_has_no_main_button(site):
+    stage = site(State.FAILED, more=[Discarded("root", "known")])
+
+    text = main_part(read(stage, f"/runs/{RUN[State.FAILED]}"))
+
+    assert 'class="button primary"' not in text
+    assert ">Replay</a>" in text
 
 
 def test_a_run_that_was_discarded_says_by_whom(site):

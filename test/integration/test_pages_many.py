@@ -8,16 +8,21 @@ import re
 import time
 from contextlib import ExitStack
 
+import msgspec
 import pytest
 
 from fractal_rm.config.token_file import TokenFile
 from fractal_rm.domain.access import Scope
-from fractal_rm.domain.actions import Discard, NotPossible, Replay, Send
+from fractal_rm.domain.actions import BulkRequest, Definition, Discard, NotPossible, Replay, Send
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.facts import Dead, Discarded, Placed, Settled, StepFailed
+from fractal_rm.domain.facts import Dead, Discarded, Finished, Placed, Settled, StepFailed
+from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 from fractal_rm.domain.tokens import Token, digest_of
+from fractal_rm.engine.ports.actions import BulkProgress
 from fractal_rm.flowlang import compile_flows
+from fractal_rm.web.bulks import Bulk
+from fractal_rm.web.pages.actions.bulk_result import left_ms
 from operator_stage import operator_stage
 from page_forms import form_of, main_of, main_part, read, send
 from written_runs import WrittenRun, accepted, run_id, write_runs
@@ -52,14 +57,14 @@ def site(tmp_path):
     """Start the pages with runs and dead letters: ``site(run, …)``."""
     with ExitStack() as stack:
 
-        def start(*runs: WrittenRun):
+        def start(*runs: WrittenRun, flows=None):
             write_runs(tmp_path, runs)
             with TokenFile(tmp_path).changing() as tokens:
                 both = [Scope.READ, Scope.PAYLOAD, Scope.OPERATE]
                 tokens.append(Token("anna", digest_of("anna"), both, 0))
                 few = [Scope.READ, Scope.OPERATE]
                 tokens.append(Token("carl", digest_of("carl"), few, 0))
-            stage = stack.enter_context(operator_stage(tmp_path))
+            stage = stack.enter_context(operator_stage(tmp_path, flows))
             stage.actions.runs = {
                 run.id: State.DEAD if run.flow is None else State.FAILED for run in runs
             }
@@ -139,7 +144,7 @@ def test_all_runs_of_a_kind_are_repeated_after_their_number_was_shown(site):
     stage = site(*(a_failure(n) for n in range(1, 4)))
     path = link(whole(stage, "/failures"), "Replay")
     text = whole(stage, path, "counted by kind")
-    assert "Each run is repeated as a new run with the same payload" in text
+    assert "Each run is replayed as a new run with the same payload" in text
     assert "3×" in text
 
     begun = send(stage, form_of(stage, path), definition="current")
@@ -155,8 +160,99 @@ def test_all_runs_of_a_kind_are_repeated_after_their_number_was_shown(site):
     assert "Replay 3 runs" in read(stage, "/bulk")
 
 
+TWO_STEPS = "1 record\nTO camera read\nGET\n  AS shot\nTO store put\nPOST JSON {}\n"
+_NAMES = {"camera": ("read",), "store": ("put",)}
+MISSPELT = compile_flows(TWO_STEPS.replace("{}", "shot.temprature"), _NAMES)[0]["1"]
+MENDED = compile_flows(TWO_STEPS.replace("{}", "shot.temperature"), _NAMES)[0]["1"]
+
+
+def a_misspelt(number: int) -> WrittenRun:
+    reason = "shot.temprature is null"
+    facts = [
+        accepted(MISSPELT), PLACED,
+        Finished(1, 200, 8.0, msgspec.Raw(b'"{\\"temperature\\": 20.5}"')),
+        StepFailed(2, 1, "status 422: celsius must be a number", final=True, cause=Cause.STATUS),
+        Settled(State.FAILED, f"step 2, store put: {reason}", Cause.STATUS),
+    ]  # fmt: skip
+    at_ms = NOW_MS - 600_000 + number * 1_000
+    return WrittenRun(run_id(number), MISSPELT, [(at_ms + n, f) for n, f in enumerate(facts)])
+
+
+def test_runs_of_a_flow_that_was_mended_are_replayed_with_it_from_the_step_that_failed(site):
+    stage = site(*(a_misspelt(n) for n in range(1, 4)), flows={"1": MENDED})
+    path = link(whole(stage, "/failures"), "Replay")
+
+    text = html.unescape(main_part(read(stage, path)))
+    form = form_of(stage, path)
+    send(stage, form, from_step="2")
+
+    assert "The flow has changed since these runs began." in text
+    assert form.fields["definition"] == "current"
+    assert "the first step: it calls camera and store" in text
+    assert re.search(r'<option value="2" selected>step 2: .* earlier results: it calls store', text)
+    (bulk,) = stage.bulks.newest_first()
+    assert bulk.request.action == Replay("", Definition.CURRENT, 2)
+
+
+def test_runs_whose_flow_is_as_it_was_are_replayed_with_it(site):
+    stage = site(*(a_failure(n) for n in range(1, 4)), flows={"1": FLOW})
+    path = link(whole(stage, "/failures"), "Replay")
+
+    text = read(stage, path)
+
+    assert form_of(stage, path).fields["definition"] == "recorded"
+    assert "has changed since" not in text
+    assert "A run of flow 1 calls press." in text
+    assert "Begin with" not in text
+
+
 async def _ended(bulk) -> None:
     await bulk.task
+
+
+def a_repeat(number: int, *ends) -> WrittenRun:
+    first = msgspec.structs.replace(accepted(FLOW), source="replay")
+    facts, at_ms = [first, PLACED, *ends], NOW_MS - 100_000
+    return WrittenRun(run_id(number), FLOW, [(at_ms + n, fact) for n, fact in enumerate(facts)])
+
+
+def test_the_page_of_a_replay_says_how_the_new_runs_ended_and_links_to_them(site):
+    good, bad = Settled(State.SUCCEEDED), Settled(State.FAILED, "step 1: busy", Cause.STATUS)
+    stage = site(
+        *(a_failure(n) for n in range(1, 4)),
+        a_repeat(11, good), a_repeat(12, good), a_repeat(13, bad), a_repeat(14),
+    )  # fmt: skip
+    form = form_of(stage, link(whole(stage, "/failures"), "Replay"))
+    begun = send(stage, form, expect="7")  # the actions in memory mean every run
+    (bulk,) = stage.bulks.newest_first()
+    asyncio.run_coroutine_threadsafe(_ended(bulk), stage.loop).result(20)
+    bulk.begun_ms = NOW_MS - 110_000  # before the new runs, which were written
+
+    path = "/" + begun.headers["location"].lstrip("./").partition("?")[0]
+    text = with_text(stage, path, "in trouble")
+    counted = {
+        name: (number, html.unescape(query))
+        for name, query, number in re.findall(
+            r'<dt>([a-z ]+)</dt><dd[^>]*><a href="[./]*(runs\?[^"]*)">([^<]*)</a>', main_part(text)
+        )
+    }
+
+    assert {name: number for name, (number, _) in counted.items()} == {
+        "succeeded": "2", "in trouble": "1", "open": "1",
+    }  # fmt: skip
+    assert run_id(13) in whole(stage, "/" + counted["in trouble"][1], "searched back")
+    assert 'data-every="2"' in text
+
+
+def test_the_rest_of_an_action_is_estimated_from_the_speed_that_was_measured():
+    bulk = Bulk("1", BulkRequest(Replay(""), RunFilter(flow="1"), 231, "anna", "x"), 1_000)
+    assert left_ms(bulk, 9_000) is None
+
+    bulk.progress = BulkProgress(231, 30, 1)
+
+    assert left_ms(bulk, 1_000 + 31 * 700) == 200 * 700
+    bulk.ended_ms = 30_000
+    assert left_ms(bulk, 40_000) is None
 
 
 def test_a_form_on_many_runs_that_is_sent_twice_begins_once(site):

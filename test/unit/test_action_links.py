@@ -85,7 +85,7 @@ def test_the_meanings_of_causes_are_those_of_the_documentation():
 @pytest.mark.parametrize(
     ("states", "labels"),
     [
-        (None, ["Replay all", "Discard all", "Cancel all"]),
+        (None, ["Replay all in trouble", "Discard all in trouble", "Cancel all"]),
         ((State.FAILED,), ["Replay all", "Discard all"]),
         ((State.SUCCEEDED,), ["Replay all"]),
         ((State.PARKED,), ["Release all", "Cancel all"]),
@@ -97,6 +97,11 @@ def test_a_list_of_runs_offers_what_applies_to_all_of_them(states, labels):
     links = bulk_links(RunFilter(flow="1", states=states, since_ms=5))
     assert [label for label, _ in links] == labels
     assert all("flow=1" in query and "since=5" in query for _, query in links)
+
+
+def test_runs_that_took_long_have_ended_and_are_not_offered_to_be_cancelled():
+    labels = [label for label, _ in bulk_links(RunFilter(slower_ms=1_000))]
+    assert labels == ["Replay all in trouble", "Discard all in trouble"]
 
 
 def test_a_list_without_conditions_offers_no_action_on_all_runs():

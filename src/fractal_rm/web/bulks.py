@@ -32,10 +32,15 @@ class BulkKeyReused(ActionRefused):
 
 
 class Bulk:
-    """One request, and its progress."""
+    """One request, and its progress.
 
-    def __init__(self, bulk_id: str, request: BulkRequest) -> None:
+    ``begun_ms`` and ``ended_ms`` are wall times; ``ended_ms`` is None while it is running.
+    """
+
+    def __init__(self, bulk_id: str, request: BulkRequest, begun_ms: int) -> None:
         self.id = bulk_id
+        self.begun_ms = begun_ms
+        self.ended_ms: int | None = None
         self.request = request
         self.progress = BulkProgress(0)
         self.state = "running"
@@ -66,10 +71,17 @@ class Bulk:
 class Bulks:
     """The requests of this process. `close` stops them.
 
-    ``new_id`` makes ids that cannot be guessed.
+    ``new_id`` makes ids that cannot be guessed. ``now_ms`` is the wall time.
     """
 
-    def __init__(self, actions: Actions, telemetry: Telemetry, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        actions: Actions,
+        telemetry: Telemetry,
+        new_id: Callable[[], str],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._now_ms = now_ms
         self._actions = actions
         self._telemetry = telemetry
         self._new_id = new_id
@@ -90,7 +102,7 @@ class Bulks:
                 f"{MAX_RUNNING} actions on many runs are running: wait for one, or stop one with"
                 " DELETE /v1/bulk/ID"
             )
-        bulk = Bulk(self._new_id(), request)
+        bulk = Bulk(self._new_id(), request, self._now_ms())
         self._bulks[bulk.id] = bulk
         # The port says that closing the iterator stops it.
         progress = cast("AsyncGenerator[BulkProgress, None]", self._actions.act_on_all(request))
@@ -118,6 +130,7 @@ class Bulks:
             bulk.state, bulk.error = "failed", "a fault in the Runtime Manager: see its log"
             self._telemetry.problem("bulk_failed", action=bulk.action, exc_info=error)
         finally:
+            bulk.ended_ms = self._now_ms()
             await progress.aclose()
 
     def get(self, bulk_id: str) -> Bulk | None:

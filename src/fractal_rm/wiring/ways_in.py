@@ -122,7 +122,7 @@ def _make_operator(dependencies: Dependencies, intake: Intake) -> Operator:
         ConfigCheck(config, os.environ, clock.now_ms),
         Stories(definition, config, clock),
         actions,
-        Bulks(actions, telemetry, new_id),
+        Bulks(actions, telemetry, new_id, clock.now_ms),
         DraftCases(folder).run,
         lambda: dependencies.not_applied,
         RecordedCases(folder).record,

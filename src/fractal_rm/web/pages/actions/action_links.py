@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.domain.possible_actions import Offer, offered_actions
-from fractal_rm.domain.state import State
+from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.engine.ports import RunSummary
 
 
@@ -49,3 +49,8 @@ def action_links(run: RunSummary) -> list[ActionLink]:
         handled=run.handled is not None,
     )
     return [ActionLink(f"{run_path(run)}/{offer.value}", LABELS[offer], offer) for offer in offers]
+
+
+def needs_action(run: RunSummary) -> bool:
+    """Whether somebody should act on a run: it has not ended well, and nobody has dealt with it."""
+    return run.handled is None and (not run.state.final or run.state in TROUBLE_STATES)

@@ -16,6 +16,7 @@ from fractal_rm.web.bulks import Bulk
 from fractal_rm.web.pages.actions.asked import gone_to, new_key, refused, zone_of
 from fractal_rm.web.pages.actions.bulk_form import BulkForm, BulkQuery
 from fractal_rm.web.pages.actions.bulk_question import ask_about_many
+from fractal_rm.web.pages.actions.bulk_result import OPEN, left_ms, new_runs
 from fractal_rm.web.pages.actions.bulk_words import words_for, words_of_bulk
 from fractal_rm.web.pages.actions.filter_links import words_of
 from fractal_rm.web.pages.frame.forms import read_form, read_page_query
@@ -41,7 +42,7 @@ def bulk_routes(site: Site) -> list[HTTPRouteHandler]:
     async def ask(request: AnyRequest) -> Response[bytes]:
         query = read_page_query(request, BulkQuery)
         now_ms = site.clock.now_ms()
-        question = await asyncio.to_thread(ask_about_many, site.history, query, now_ms)
+        question = await asyncio.to_thread(ask_about_many, site, query, now_ms)
         return await site.page(
             request, "bulk_new.html", status=422 if question.obstacle else 200, query=query,
             question=question, key=new_key(),
@@ -66,8 +67,13 @@ def bulk_routes(site: Site) -> list[HTTPRouteHandler]:
     @get("/bulk/{bulk_id:str}")
     async def show(request: AnyRequest) -> Response[bytes]:
         bulk = _find(site, request)
+        now_ms = site.clock.now_ms()
+        made = await asyncio.to_thread(new_runs, site.history, bulk, now_ms)
+        is_open = any(each.label == OPEN and each.count.number for each in made)
         return await site.page(
-            request, "bulk.html", bulk=bulk, words=words_of_bulk(bulk),
+            request, "bulk.html", bulk=bulk, words=words_of_bulk(bulk), made=made,
+            left_ms=left_ms(bulk, now_ms),
+            every=1 if bulk.state == "running" else 2 if is_open else "",
             conditions=words_of(bulk.request.filter, zone_of(request)),
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from fractal_rm.web.api.action_options import (
     Note,
     ReplayOptions,
     SendOptions,
+    StepNumber,
 )
 from fractal_rm.web.api.filters import Conditions, filter_of
 from fractal_rm.web.pages.actions.asked import RequestKey
@@ -29,15 +30,17 @@ NO_CONDITION = (
 class BulkQuery(Conditions, frozen=True, kw_only=True):
     """What is asked for: an action, and the conditions on the runs.
 
-    ``dead_letters``: dead letters are meant, and not runs. ``patient``: whoever asks waits some
-    seconds for the number.
+    ``dead_letters``: dead letters are meant, and not runs. ``patient``: whoever asks waits longer
+    for the number. ``definition`` and ``from_step``: None is what suits the runs on the page that
+    asks; in its form, it is the flow with which each began, and the first step.
     """
 
     action: BulkKind
     dead_letters: bool = False
     cut: bool = False
     undo: bool = True
-    definition: Definition = Definition.RECORDED
+    definition: Definition | None = None
+    from_step: StepNumber | None = None
     note: Note = ""
     again: bool = False
     patient: bool = False
@@ -47,7 +50,8 @@ class BulkQuery(Conditions, frozen=True, kw_only=True):
         if self.action == "cancel":
             return CancelOptions(self.cut, self.undo).to_action("")
         if self.action == "replay":
-            return ReplayOptions(self.definition, None, self._again).to_action("")
+            definition = self.definition or Definition.RECORDED
+            return ReplayOptions(definition, self.from_step, self._again).to_action("")
         if self.action == "send":
             return SendOptions(again=self._again).to_action("")
         return Release("") if self.action == "release" else DiscardOptions(self.note).to_action("")

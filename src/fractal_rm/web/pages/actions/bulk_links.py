@@ -19,19 +19,25 @@ def bulk_links(run_filter: RunFilter) -> list[tuple[str, str]]:
         return []
     return [
         (label, query_of({"action": action, **fields_of(run_filter)}))
-        for label, action in _actions(set(run_filter.states or ()))
+        for label, action in _actions(
+            set(run_filter.states or ()), has_ended=run_filter.slower_ms is not None
+        )
     ]
 
 
-def _actions(states: set[State]) -> list[tuple[str, str]]:
-    """The actions that can apply to runs in some states; empty: in any state."""
+def _actions(states: set[State], *, has_ended: bool) -> list[tuple[str, str]]:
+    """The actions that can apply to runs in some states; empty: in any state.
+
+    Of runs in any state, those in trouble are repeated or discarded: `filter_for`.
+    """
     found: list[tuple[str, str]] = []
+    which = "all" if states else "all in trouble"
     if not states or any(each.final for each in states - _NOT_REPEATED):
-        found.append(("Replay all", "replay"))
+        found.append((f"Replay {which}", "replay"))
     if not states or states & TROUBLE_STATES:
-        found.append(("Discard all", "discard"))
+        found.append((f"Discard {which}", "discard"))
     if State.PARKED in states:
         found.append(("Release all", "release"))
-    if not states or any(not each.final for each in states):
+    if not has_ended and (not states or any(not each.final for each in states)):
         found.append(("Cancel all", "cancel"))
     return found

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import msgspec
 
-from fractal_rm.domain.actions import Definition, NotPossible
+from fractal_rm.domain.actions import NotPossible
 from fractal_rm.domain.bulk_filter import filter_for
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.domain.story.words import duration
 from fractal_rm.engine.bulk import MAX_RUNS, RATE_PER_S
-from fractal_rm.engine.ports import Count, FailureGroup, History, RunSummary
+from fractal_rm.engine.ports import Count, FailureGroup, RunSummary
 from fractal_rm.web.pages.actions.bulk_form import BulkQuery
+from fractal_rm.web.pages.actions.bulk_replay import Choices, choices_of
 from fractal_rm.web.pages.actions.filter_links import fields_of, query_of
-from fractal_rm.web.pages.actions.questions import Field, Option
+from fractal_rm.web.pages.actions.question import Field, Option
+from fractal_rm.web.pages.frame.site import Site
 
-COUNT_WITHIN_S = 0.07
-PATIENT_S = 5.0
-KINDS_WITHIN_S, EXAMPLES_WITHIN_S = 0.05, 0.03
+# Whoever is about to act on many runs waits for their number: without it, the page is of no use.
+# Usually the number is there at once.
+COUNT_WITHIN_S, PATIENT_S = 4.0, 15.0
+KINDS_WITHIN_S, EXAMPLES_WITHIN_S = 1.0, 0.2
 MAX_KINDS, MAX_EXAMPLES = 5, 5
 
 
@@ -39,14 +42,17 @@ class BulkQuestion(msgspec.Struct, frozen=True):
     examples: list[RunSummary] = []
     hidden: dict[str, str] = {}
     fields: list[Field] = []
+    effects: list[str] = []
+    warnings: list[str] = []
     obstacle: str = ""
     narrower: str = ""
     patient: str = ""
     unreadable: list[str] = []
 
 
-def ask_about_many(history: History, query: BulkQuery, now_ms: int) -> BulkQuestion:
+def ask_about_many(site: Site, query: BulkQuery, now_ms: int) -> BulkQuestion:
     """Count the runs and find examples. Blocks: it reads the disk."""
+    history = site.history
     try:
         wanted = query.filter(now_ms)
     except NotPossible as error:
@@ -75,6 +81,11 @@ def ask_about_many(history: History, query: BulkQuery, now_ms: int) -> BulkQuest
         counted_to_ms = found.searched_to_ms
         kinds = sorted(found.groups, key=lambda each: -each.count)
     examples = history.find(shown, limit=MAX_EXAMPLES, within_s=EXAMPLES_WITHIN_S).runs
+    choices = Choices(_fields(query))
+    if query.action == "replay":
+        newest = [run.id for run in examples] + [group.newest for group in kinds]
+        flows = {shown.flow} if shown.flow or counted_to_ms else {each.flow for each in kinds}
+        choices = choices_of(site, query, newest, is_one_flow=len(flows - {None}) == 1)
     return BulkQuestion(
         shown,
         count.number,
@@ -84,7 +95,9 @@ def ask_about_many(history: History, query: BulkQuery, now_ms: int) -> BulkQuest
         other_kinds=sum(each.count for each in kinds[MAX_KINDS:]),
         examples=examples,
         hidden=_hidden(query, shown),
-        fields=_fields(query),
+        fields=choices.fields,
+        effects=choices.effects,
+        warnings=choices.warnings,
         unreadable=count.unreadable,
     )
 
@@ -96,8 +109,8 @@ def _too_many(count: Count) -> str:
             " example by a time."
         )
     return (
-        f"They are not all counted yet: {count.number:,} so far, the newest. Count on, or choose"
-        " fewer, for example by a time."
+        f"They are not all counted yet: {count.number:,} so far, the newest. Count for longer, or"
+        " choose fewer, for example by a time."
     )
 
 
@@ -110,7 +123,8 @@ def _narrower(query: BulkQuery, shown: RunFilter, count: Count) -> str:
 
 
 def _patient(query: BulkQuery, shown: RunFilter) -> str:
-    return query_of({**_hidden(query, shown), "patient": "true"})
+    chosen = {"definition": query.definition, "from_step": query.from_step, "patient": "true"}
+    return query_of({**_hidden(query, shown), **chosen})
 
 
 def _hidden(query: BulkQuery, shown: RunFilter) -> dict[str, str]:
@@ -129,14 +143,6 @@ def _fields(query: BulkQuery) -> list[Field]:
             Field("radio", "undo", "Finished steps with an UNDO", (
                 Option("true", "Undo them", is_chosen=True),
                 Option("false", "Leave them as they are"),
-            )),
-        ]  # fmt: skip
-    if query.action == "replay":
-        now = query.definition is Definition.CURRENT
-        return [
-            Field("radio", "definition", "Which flow", (
-                Option("recorded", "As it was when each run began", is_chosen=not now),
-                Option("current", "As it is in flows.conf now", is_chosen=now),
             )),
         ]  # fmt: skip
     if query.action == "discard":

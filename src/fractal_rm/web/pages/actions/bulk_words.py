@@ -27,7 +27,7 @@ _WORDS = {
     ),
     "replay": BulkWords(
         "Replay", "replayed",
-        "Each run is repeated as a new run with the same payload: its calls are made again.",
+        "Each run is replayed as a new run with the same payload. The ended run stays as it was.",
     ),
     "send": BulkWords(
         "Send", "sent",

@@ -4,57 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
-from fractal_rm.domain.actions import Definition
 from fractal_rm.domain.cancelling import steps_to_undo
 from fractal_rm.domain.facts import Settled
-from fractal_rm.domain.flow import Call, Flow, SubFlow
 from fractal_rm.domain.handoff.decided import is_in_doubt
 from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.possible_actions import Offer
-from fractal_rm.domain.repeating import steps_to_repeat_from
 from fractal_rm.domain.state import State
-from fractal_rm.domain.story.steps import Steps, target_of
+from fractal_rm.domain.story.steps import Steps
 from fractal_rm.domain.story.words import count, listed
+from fractal_rm.web.pages.actions.question import Field, Option, Question, handled_before
+from fractal_rm.web.pages.actions.replay_question import (
+    NOTHING_CHOSEN,
+    ReplayQuery,
+    ask_replay,
+)
 from fractal_rm.web.pages.actions.subject import Subject
 
 
-class Option(msgspec.Struct, frozen=True):
-    """One of the values of a field."""
-
-    value: str
-    label: str
-    is_chosen: bool = False
-
-
-class Field(msgspec.Struct, frozen=True):
-    """A field of a form. ``kind``: ``radio``, ``select``, ``text``, ``area`` or ``hidden``."""
-
-    kind: str
-    name: str
-    label: str = ""
-    options: tuple[Option, ...] = ()
-    value: str = ""
-    hint: str = ""
-
-
-class Question(msgspec.Struct, frozen=True):
-    """What a page asks. ``effects`` say what will happen; ``warnings`` what may go wrong.
-
-    ``obstacle``: why the action is not possible now; then there is no form.
-    """
-
-    title: str
-    button: str = ""
-    effects: list[str] = []
-    warnings: list[str] = []
-    fields: list[Field] = []
-    obstacle: str = ""
-
-
-def question_about(subject: Subject, offer: Offer) -> Question:
-    """What a page asks before an action on a run."""
+def question_about(
+    subject: Subject, offer: Offer, replay: ReplayQuery = NOTHING_CHOSEN
+) -> Question:
+    """What a page asks before an action on a run. ``replay``: what is chosen at first."""
+    if offer is Offer.REPLAY:
+        return ask_replay(subject, replay)
     return _BY_OFFER[offer](subject)
 
 
@@ -163,116 +135,6 @@ def _decide_offer(subject: Subject) -> Question:
 # --- ended runs -----------------------------------------------------------------------------------
 
 
-def _replay(subject: Subject) -> Question:
-    title = "Replay the run"
-    if not subject.summary.state.final:
-        state = subject.summary.state.text
-        return Question(title, obstacle=f"The run has not ended: it is {state}.")
-    if subject.summary.state is State.HANDED_OFF:
-        return Question(
-            title, obstacle=f"Node {subject.summary.node} has the run: replay it there."
-        )
-    effects = ["A new run is made with the same payload. This run stays as it was."]
-    flow = subject.recorded or subject.current
-    if flow is not None:
-        effects.append(_calls(flow))
-    warnings = [*_handled_before(subject), *_not_twice(subject, flow)]
-    return Question(title, "Replay the run", effects, warnings, _replay_fields(subject))
-
-
-def _calls(flow: Flow) -> str:
-    names = list(dict.fromkeys(step.component for step in flow.steps if isinstance(step, Call)))
-    flows = list(dict.fromkeys(step.flow for step in flow.steps if isinstance(step, SubFlow)))
-    parts = [f"calls {listed(names)}"] if names else []
-    parts += [f"starts flow {listed(flows)}"] if flows else []
-    return f"It {' and '.join(parts)}." if parts else "It calls no component."
-
-
-def _not_twice(subject: Subject, flow: Flow | None) -> list[str]:
-    """A warning about components that must not be called twice, and were called."""
-    notes, run = subject.told.here.components or {}, subject.run
-    begun = {*(run.progress.results if run is not None else ()), *_failed_steps(subject)}
-    names = [
-        step.component
-        for step in (flow.steps if flow is not None else ())
-        if isinstance(step, Call) and step.number in begun
-        and step.component in notes and not notes[step.component].idempotent
-    ]  # fmt: skip
-    if not names:
-        return []
-    which = listed(list(dict.fromkeys(names)))
-    text = f"{which} must not be called twice (idempotent: false), and may have done its step."
-    return [f"{text} Look there first, or replay from a later step."]
-
-
-def _failed_steps(subject: Subject) -> list[int]:
-    run = subject.run
-    failures = {} if run is None else run.progress.failures or {}
-    return [int(name.partition(".")[0]) for name in failures if name[:1].isdigit()]
-
-
-def _handled_before(subject: Subject) -> list[str]:
-    handled = subject.handled
-    if handled is None:
-        return []
-    who = (handled.actor or "an operator").removeprefix("token ")
-    what = "discarded" if handled.by_run is None else "repeated"
-    return [f"It was {what} before, by {who} at {subject.told.clock(handled.at_ms)}."]
-
-
-def _replay_fields(subject: Subject) -> list[Field]:
-    fields: list[Field] = []
-    advised = any("--current-flow" in each.words for each in subject.story.advice)
-    if subject.recorded is not None and subject.current is not None and subject.flow_changed:
-        fields.append(
-            Field("radio", "definition", "Which flow", (
-                Option(Definition.RECORDED.value, "As it was when the run began",
-                       is_chosen=not advised),
-                Option(Definition.CURRENT.value, "As it is in flows.conf now",
-                       is_chosen=advised),
-            ), hint="The flow has changed since the run began.")
-        )  # fmt: skip
-    elif subject.recorded is None and subject.current is not None:
-        fields.append(Field("hidden", "definition", value=Definition.CURRENT.value))
-    starts = _starts(subject)
-    if len(starts) > 1:
-        fields.append(Field("select", "from_step", "Begin with", tuple(starts)))
-    if subject.handled is not None:
-        fields.append(Field("hidden", "again", value="true"))
-    return fields
-
-
-def _starts(subject: Subject) -> list[Option]:
-    """The steps with which the new run can begin."""
-    found = [Option("", "the first step", is_chosen=True)]
-    if subject.run is None:
-        return found
-    old, now = subject.recorded, subject.current
-    by_old = _possible(subject, old)
-    by_now = _possible(subject, now) if subject.flow_changed else by_old
-    steps = {
-        each.number: each
-        for flow in (now, old)
-        if flow is not None
-        for each in flow.steps
-        if isinstance(each, (Call, SubFlow))
-    }
-    for number in sorted({*by_old, *by_now}):
-        only = ""
-        if number not in by_now:
-            only = ", only with the flow as it was"
-        elif number not in by_old:
-            only = ", only with the flow as it is now"
-        found.append(Option(str(number), f"step {number}: {target_of(steps[number])}{only}"))
-    return found
-
-
-def _possible(subject: Subject, flow: Flow | None) -> list[int]:
-    if subject.run is None or flow is None:
-        return []
-    return steps_to_repeat_from(subject.run, subject.facts, subject.recorded, flow)
-
-
 def _discard(subject: Subject) -> Question:
     noun = "dead letter" if subject.letter is not None else "run"
     title = f"Discard the {noun}"
@@ -280,7 +142,7 @@ def _discard(subject: Subject) -> Question:
         state = subject.summary.state.text
         return Question(title, obstacle=f"The run has not ended: it is {state}. Cancel it first.")
     if subject.handled is not None:
-        return Question(title, obstacle=_handled_before(subject)[0])
+        return Question(title, obstacle=handled_before(subject)[0])
     return Question(
         title,
         f"Discard the {noun}",
@@ -311,7 +173,7 @@ def _decide_step(subject: Subject) -> Question:
         "Record the decision",
         ["Look at the component first: nobody else can know it.",
          "The run goes on as a new run, with the results of the earlier steps."],
-        _handled_before(subject),
+        handled_before(subject),
         fields,
     )  # fmt: skip
 
@@ -326,7 +188,7 @@ def _send(subject: Subject) -> Question:
         "Send again",
         ["The message is sent as it arrived, and becomes a new run if it is accepted now.",
          "The dead letter stays as it was."],
-        _handled_before(subject),
+        handled_before(subject),
         fields,
     )  # fmt: skip
 
@@ -335,7 +197,6 @@ _BY_OFFER: dict[Offer, Callable[[Subject], Question]] = {
     Offer.CANCEL: _cancel,
     Offer.RELEASE: _release,
     Offer.DECIDE_OFFER: _decide_offer,
-    Offer.REPLAY: _replay,
     Offer.DISCARD: _discard,
     Offer.DECIDE_STEP: _decide_step,
     Offer.SEND: _send,

@@ -23,8 +23,9 @@ from fractal_rm.web.api.action_options import (
 )
 from fractal_rm.web.pages.actions.asked import RequestKey, do, gone_to, new_key, subject_of
 from fractal_rm.web.pages.actions.questions import question_about
+from fractal_rm.web.pages.actions.replay_question import NOTHING_CHOSEN, ReplayQuery
 from fractal_rm.web.pages.actions.subject import Subject
-from fractal_rm.web.pages.frame.forms import read_form
+from fractal_rm.web.pages.frame.forms import read_form, read_page_query
 from fractal_rm.web.pages.frame.notices import Notice
 from fractal_rm.web.pages.frame.site import AnyRequest, Site
 
@@ -113,7 +114,11 @@ def run_action_routes(site: Site) -> list[HTTPRouteHandler]:
 def _routes(site: Site, path: str, offer: Offer, form: Any) -> list[HTTPRouteHandler]:
     @get(path)
     async def ask(request: AnyRequest) -> Response[bytes]:
-        return await ask_about(site, request, await subject_of(site, request), offer)
+        chosen = NOTHING_CHOSEN
+        if offer is Offer.REPLAY:
+            chosen = read_page_query(request, ReplayQuery)
+        subject = await subject_of(site, request)
+        return await ask_about(site, request, subject, offer, replay=chosen)
 
     @post(path)
     async def act(request: AnyRequest) -> Response[bytes]:
@@ -138,9 +143,10 @@ async def ask_about(
     *,
     fault: str = "",
     given: Any = None,
+    replay: ReplayQuery = NOTHING_CHOSEN,
 ) -> Response[bytes]:
     """The page that asks. ``fault``: what is wrong in the form that was sent, ``given``."""
-    question = question_about(subject, offer)
+    question = question_about(subject, offer, replay)
     status = 409 if question.obstacle else 422 if fault else 200
     values: dict[str, Any] = {} if given is None else msgspec.to_builtins(given)
     return await site.page(

@@ -17,7 +17,7 @@ from fractal_rm.domain.story.words import cut
 from fractal_rm.engine.ports import Clock, History, Intake, Sessions, Telemetry
 from fractal_rm.web.operator import Operator
 from fractal_rm.web.page_paths import parts_of
-from fractal_rm.web.pages.actions.action_links import action_links, run_path
+from fractal_rm.web.pages.actions.action_links import action_links, needs_action, run_path
 from fractal_rm.web.pages.actions.filter_links import query_with
 from fractal_rm.web.pages.frame.assets import Assets
 from fractal_rm.web.pages.frame.back import back_to
@@ -25,6 +25,8 @@ from fractal_rm.web.pages.frame.glance import UNKNOWN, Glances
 from fractal_rm.web.pages.frame.notices import notice_in, without_notice
 from fractal_rm.web.pages.frame.text_filters import FILTERS, Zone
 from fractal_rm.web.pages.frame.visitor import Visitor, path_of, root_of
+from fractal_rm.web.pages.numbers.own_conditions import OwnConditions
+from fractal_rm.web.pages.numbers.peers import OtherNodes
 from fractal_rm.web.pages.numbers.recent import Recent
 from fractal_rm.web.pages.numbers.samples import Samples
 
@@ -57,7 +59,8 @@ def make_templates() -> Environment:
         auto_reload=False,
     )
     own: dict[str, Callable[..., Any]] = {
-        "action_links": action_links, "run_path": run_path, "query_with": query_with, "cut": cut,
+        "action_links": action_links, "needs_action": needs_action, "run_path": run_path,
+        "query_with": query_with, "cut": cut,
     }  # fmt: skip
     environment.filters.update(FILTERS | own)
     return environment
@@ -84,6 +87,8 @@ class Site:
     sessions: Sessions
     recent: Recent
     samples: Samples
+    others: OtherNodes
+    conditions: OwnConditions
     glances: Glances
     assets: Assets = field(default_factory=Assets)
     templates: Environment = field(default_factory=make_templates)

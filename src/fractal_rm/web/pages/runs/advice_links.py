@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlencode
 
 import msgspec
 
+from fractal_rm.domain.actions import Definition
 from fractal_rm.domain.possible_actions import Offer
 from fractal_rm.domain.story import Advice
 
 _PAGES = {"nodes": "nodes", "components": "components", "config": "config", "check": "config"}
-_ON_RUNS = {"replay": Offer.REPLAY, "cancel": Offer.CANCEL, "discard": Offer.DISCARD}
+_ON_RUNS = {"cancel": Offer.CANCEL, "discard": Offer.DISCARD}
 _ON_LETTERS = {"send": Offer.SEND, "discard": Offer.DISCARD}
 
 
@@ -73,6 +75,8 @@ def act_path(words: Sequence[str]) -> str:  # noqa: PLR0911 - one for each comma
         case ("runs", "resolve", run, option, *_):
             is_step = option.startswith("--step")
             return f"runs/{run}/{(Offer.DECIDE_STEP if is_step else Offer.DECIDE_OFFER).value}"
+        case ("runs", "replay", run, *options):
+            return f"runs/{run}/{Offer.REPLAY.value}?{_replay_query(options)}"
         case ("runs", word, run, *_) if word in _ON_RUNS:
             return f"runs/{run}/{_ON_RUNS[word].value}"
         case ("resume", "--parked", run):
@@ -85,3 +89,12 @@ def act_path(words: Sequence[str]) -> str:  # noqa: PLR0911 - one for each comma
             return f"flows/{flow}"
         case _:
             return ""
+
+
+def _replay_query(options: Sequence[str]) -> str:
+    """What the page chooses at first: the flow and the step of the command."""
+    is_current = "--current-flow" in options
+    query = {"definition": (Definition.CURRENT if is_current else Definition.RECORDED).value}
+    if "--from-step" in options:
+        query["from_step"] = options[options.index("--from-step") + 1]
+    return urlencode(query)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 from litestar import Response, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
@@ -13,6 +14,7 @@ from msgspec import UNSET
 
 from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.node_status import NodeStatus
+from fractal_rm.domain.state import State
 from fractal_rm.domain.story import Event, NodeNote, RunToTell, Story, tell, waterfall
 from fractal_rm.domain.story.placing_table import Lines, placing_lines
 from fractal_rm.engine.ports import Handled, RunOutline, RunSummary
@@ -33,7 +35,8 @@ EVENTS_AT_ONCE = 30  # of a longer story, the middle is shown on request
 class RunPageView:
     """What the page shows of a run, as it was known at ``at_ms``.
 
-    ``every_s``: seconds between two refreshes.
+    ``every_s``: seconds between two refreshes. ``replayed_state`` is the state of the run that it
+    repeats; None if that is not kept.
     """
 
     run: RunSummary
@@ -49,6 +52,7 @@ class RunPageView:
     parent: str | None
     parent_step: str
     replays: str | None
+    replayed_state: State | None
     from_step: int | None
     title: str
     flow_changed: bool
@@ -88,7 +92,8 @@ def run_routes(site: Site) -> list[HTTPRouteHandler]:
         if view is None:
             detail = f"no run {run_id[:MAX_ID]} is in the journals of this node"
             raise HTTPException(status_code=404, detail=detail)
-        return await site.page(request, "run.html", view=view, run=view.run)
+        run = msgspec.structs.replace(view.run, handled=view.handled)
+        return await site.page(request, "run.html", view=view, run=run)
 
     return [show]
 
@@ -112,7 +117,9 @@ def _view(
         clock=shown.short,
     )
     handled = history.handled([run_id]).get(run_id)
-    return _made(told, detail, children, repeated_by, handled, shown.visitor)
+    view = _made(told, detail, children, repeated_by, handled, shown.visitor)
+    original = None if view.replays is None else history.outline(view.replays)
+    return view if original is None else replace(view, replayed_state=original.summary.state)
 
 
 def _made(
@@ -144,6 +151,7 @@ def _made(
         parent=parent or None,
         parent_step=step,
         replays=None if accepted is None or accepted.replays is UNSET else accepted.replays,
+        replayed_state=None,
         from_step=None if accepted is None or accepted.from_step is UNSET else accepted.from_step,
         title=told.flow.title if told.flow is not None else "",
         flow_changed=told.flow_changed is True,
