@@ -66,7 +66,7 @@ class Site:
     def count_refusals(self) -> int:
         """How many requests of other machines were refused, according to /readyz."""
         checks = {check["name"]: check["text"] for check in self.ready().body["checks"]}
-        match = re.search("([0-9]+) requests of other machines were refused", checks["rest"])
+        match = re.search("([0-9]+) requests? (?:was|were) refused", checks["rest"])
         return int(match[1]) if match else 0
 
     def answer_to(self, caller, method, path, body=None, headers=None, *, to=None, source=None):

@@ -7,7 +7,15 @@ import pytest
 
 from fractal_rm.domain.balancer_seen import balancer_condition
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.conditions import Condition, Disk, conditions_of, disk_condition, split
+from fractal_rm.domain.conditions import (
+    Condition,
+    Disk,
+    conditions_of,
+    disk_condition,
+    nodes_condition,
+    not_well,
+    split,
+)
 from fractal_rm.domain.facts import Placed
 from fractal_rm.domain.fault_times import FaultTimes
 from fractal_rm.domain.health import Trouble, health_of
@@ -23,6 +31,11 @@ STATUS = NodeStatus(
 NO_BROKER = [("serving", True, "serving"), ("mqtt", False, "broker:1883: connection refused")]
 SOME = Trouble(runs=3, ended=100, since_ms=5_000)
 MANY = Trouble(runs=30, ended=100, since_ms=5_000)
+NO_NODE = not_well([
+    *nodes_condition({"2": ("connection refused", 3_000)}),
+    Condition("balancer", "fail", "it names node 2"),
+    Condition("disk", "ok", "50 GB free"),
+])  # fmt: skip
 OPEN = ComponentStatus("boiler", circuit="open", since_ms=4_000, why="5 of 5 calls failed")
 
 
@@ -38,17 +51,43 @@ def status(**changes: object) -> NodeStatus:
         ({"paused": True}, {}, "paused", None),
         ({"draining": True, "checks": [("serving", False, "drained")]}, {}, "draining", None),
         ({"components": [OPEN]}, {}, "circuit open: boiler", 4_000),
-        ({}, {"trouble": SOME}, "3 % of runs fail", 5_000),
+        ({}, {"trouble": SOME}, "3 % of runs fail (5 min)", 5_000),
         ({"paused": True}, {"trouble": SOME}, "paused", None),
-        ({"paused": True}, {"trouble": MANY}, "30 % of runs fail", 5_000),
+        ({"paused": True}, {"trouble": MANY}, "30 % of runs fail (5 min)", 5_000),
         ({}, {"silent": ["mqtt"], "trouble": MANY}, "no answer from the process mqtt", None),
         ({"checks": NO_BROKER, "faults_since_ms": {"mqtt": 6_000}}, {"trouble": MANY},
          "not well: broker", 6_000),
+        ({}, {"trouble": SOME, "others": NO_NODE}, "not well: node 2, balancer", 3_000),
     ],
 )  # fmt: skip
 def test_the_worst_condition_is_named_with_its_time(changes, others, text, since_ms):
     health = health_of([status(**changes)], **others)
     assert (health.text, health.since_ms) == (text, since_ms)
+
+
+def test_trouble_that_is_over_is_said_in_the_past_with_its_end():
+    over = msgspec.structs.replace(MANY, last_minute_ms=60_000)
+    health = health_of([STATUS], trouble=over, last_trouble_ms=70_000, now_ms=130_000)
+    assert (health.tone, health.text, health.until_ms) == ("wait", "runs failed", 70_000)
+    assert health.page == "failures"
+
+    going_on = health_of([STATUS], trouble=over, last_trouble_ms=70_001, now_ms=130_000)
+    assert (going_on.tone, going_on.until_ms) == ("fail", None)
+
+
+def test_the_end_of_trouble_is_that_of_its_minute_if_the_newest_run_was_not_found():
+    over = msgspec.structs.replace(SOME, last_minute_ms=60_000)
+    assert health_of([STATUS], trouble=over, now_ms=130_000).until_ms is None
+    assert health_of([STATUS], trouble=over, now_ms=180_000).until_ms == 119_999
+
+
+def test_other_nodes_that_cannot_be_reached_are_conditions_with_what_to_do():
+    assert nodes_condition({}) == []
+    assert not_well([Condition("disk", "wait", "small")]) == []
+    condition = nodes_condition({"2": ("connection refused", 7)})[0]
+    assert (condition.name, condition.tone, condition.since_ms) == ("node 2", "fail", 7)
+    assert condition.page == "nodes"
+    assert "take it out of nodes.conf" in condition.advice
 
 
 def test_a_node_of_two_processes_is_well_since_the_second_has_started():
@@ -101,6 +140,7 @@ def test_a_disk_on_which_the_journal_has_no_room_is_not_well(free, tone):
 HERE = Placed("1", "the balancer chose this node", cause=Cause.BALANCER)
 TO_2 = Placed("2", "the balancer named node 2", cause=Cause.BALANCER)
 REFUSED = "node 2 could not be reached: refused"
+NAMES_2 = "it names node 2, which did not take 1 run of 2 answers lately"
 NOT_REACHED = Placed("1", REFUSED, cause=Cause.PEER_UNREACHABLE)
 UNKNOWN = Placed("1", "the balancer named node 9, which nodes.conf does not have",
                  cause=Cause.UNKNOWN_NODE)  # fmt: skip
@@ -111,20 +151,24 @@ BY_SENDER = Placed("1", "the sender placed the run here", cause=Cause.BY_SENDER)
 @pytest.mark.parametrize(
     ("runs", "tone", "text"),
     [
-        ([[HERE], [TO_2], [HERE]], "ok", "its last 3 answers: 2 for this node, 1 for node 2"),
+        ([[HERE], [TO_2], [HERE]], "ok", "3 answers lately: 2 for this node, 1 for node 2"),
         ([[HERE], [TO_2, NOT_REACHED]], "fail",
-         f"it names node 2, which did not take 1 run (of its last 2 answers): {REFUSED}"),
+         f"{NAMES_2}; each was delayed by about 40 ms: {REFUSED}"),
         ([[UNKNOWN], [HERE]], "fail",
-         "1 of its last 2 answers: the balancer named node 9, which nodes.conf does not have"),
-        ([[BROKEN]], "fail", "1 of its last 1 answer: status 500"),
-        ([[BY_SENDER], []], "quiet", "it was not asked about the newest runs"),
+         "1 of 2 answers lately: the balancer named node 9, which nodes.conf does not have"),
+        ([[BROKEN]], "fail", "1 of 1 answer lately: status 500"),
+        ([[BY_SENDER], []], "quiet", "no run that was read lately asked it"),
     ],
 )  # fmt: skip
 def test_the_balancer_is_judged_by_what_the_newest_runs_have_recorded(runs, tone, text):
-    placements = [[(0, fact) for fact in run] for run in runs]
-    condition = balancer_condition(configured=True, placements=placements, own_id="1")
+    placements = [[(40 * n, fact) for n, fact in enumerate(run)] for run in runs]
+    condition = balancer_condition(
+        configured=True, placements=placements, own_id="1", within="lately"
+    )
     assert (condition.tone, condition.text) == (tone, text)
 
 
 def test_a_node_without_a_balancer_says_that_none_is_configured():
-    assert balancer_condition(configured=False, placements=[], own_id="1").tone == "quiet"
+    assert (
+        balancer_condition(configured=False, placements=[], own_id="1", within="").tone == "quiet"
+    )

@@ -8,6 +8,7 @@ from engine_stage import flows
 from fractal_rm.domain.cause import Cause, ResponseExcerpt
 from fractal_rm.domain.facts import ElementFinished, Finished, Placed, StepFailed
 from fractal_rm.domain.hand_offs_seen import NotTaken, not_taken
+from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.seen_calls import SeenCall, calls_of
 
 TEXT = """\
@@ -37,6 +38,12 @@ def test_the_calls_of_a_run_have_their_time_their_status_and_why_they_failed():
     ]
 
 
+def test_a_call_that_is_to_be_made_again_is_told_apart_from_the_last_one():
+    again = Moment("boot", 1, 1)
+    facts = [(1, StepFailed(1, 1, "late", retry_at=again)), (2, StepFailed(1, 2, "late"))]
+    assert [call.is_retried for call in calls_of(FLOW, facts)] == [True, False]
+
+
 def test_each_element_of_a_list_is_a_call_and_a_skipped_step_is_none():
     facts = [
         (10, Finished(1, 0, 0, NULL)),
@@ -57,6 +64,6 @@ def test_a_node_did_not_take_a_run_that_was_placed_again_because_of_it():
     silent = Placed("1", "node 3 did not answer", cause=Cause.PEER_SILENT)
     here = Placed("1", "the balancer chose this node", cause=Cause.BALANCER)
     assert not_taken([[(1, here)], [(2, to_2), (3, refused), (4, silent)], []]) == [
-        NotTaken("2", 3, "node 2 answered 503"),
-        NotTaken("3", 4, "node 3 did not answer"),
+        NotTaken("2", 3, "node 2 answered 503", 1),
+        NotTaken("3", 4, "node 3 did not answer", 1),
     ]

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from fractal_rm.domain.health import CHECK_NAMES
+from fractal_rm.domain.health import CHECK_NAMES, Health
 from fractal_rm.domain.node_status import NodeStatus
+from fractal_rm.domain.plain_name import plain_name
 from fractal_rm.domain.story.words import count, size
 
 LEAST_FREE_BYTES = 256 * 1024 * 1024
@@ -29,12 +30,16 @@ class Condition(msgspec.Struct, frozen=True):
     """One condition. ``tone`` is ``ok``, ``wait``, ``fail`` or ``quiet``; ``word`` is the same.
 
     ``since_ms``: since when it is not well, in milliseconds since 1970; None: this is not known.
+    ``page``: the page that shows more, relative to the overview; empty: there is none.
+    ``advice``: what can be done.
     """
 
     name: str
     tone: str
     text: str
     since_ms: int | None = None
+    page: str = ""
+    advice: str = ""
 
     @property
     def sign(self) -> str:
@@ -117,6 +122,27 @@ def disk_condition(
     if disk.free_bytes < still_to_grow:
         return Condition("disk", "wait", f"the journal may become larger than the disk: {text}")
     return Condition("disk", "ok", text)
+
+
+def nodes_condition(faults: Mapping[str, tuple[str, int | None]]) -> list[Condition]:
+    """A condition for each other node that cannot take runs: why, and since when."""
+    return [
+        Condition(
+            f"node {plain_name(node)}", "fail", why, since_ms, "nodes",
+            f"Start node {plain_name(node)}, or take it out of nodes.conf on this machine.",
+        )
+        for node, (why, since_ms) in faults.items()
+    ]  # fmt: skip
+
+
+def not_well(conditions: Sequence[Condition]) -> list[Health]:
+    """The conditions that are not well, in one line; empty: there is none."""
+    bad = [each for each in conditions if each.tone == "fail"]
+    if not bad:
+        return []
+    since_ms = min((each.since_ms for each in bad if each.since_ms is not None), default=None)
+    names = ", ".join(each.name for each in bad)
+    return [Health("fail", "✗", f"not well: {names}", since_ms, page="#conditions")]
 
 
 def no_answer(journals: Sequence[str]) -> Condition:

@@ -70,6 +70,13 @@ class NotReached(msgspec.Struct, frozen=True):
 Answer = Union[Described, Answered, NotReached]
 
 
+def fault_of(answer: Answer) -> str:
+    """Why a node cannot take runs; empty: it answers as a node does."""
+    if isinstance(answer, Described):
+        return ""
+    return "" if isinstance(answer, Answered) and answer.is_reachable else answer.reason
+
+
 def id_order(node: str) -> tuple[bool, int, str]:
     """The key by which ids of nodes are sorted: numbers first, by their value."""
     is_number = node.isascii() and node.isdigit()

@@ -14,7 +14,7 @@ class SeenCall(msgspec.Struct, frozen=True):
     """One call that ended, at ``at_ms`` (milliseconds since 1970).
 
     ``took_ms`` and ``status`` are None if they are not known. ``reason``: why it failed; empty: it
-    succeeded.
+    succeeded. ``is_retried``: it failed, and was to be made again.
     """
 
     at_ms: int
@@ -24,6 +24,7 @@ class SeenCall(msgspec.Struct, frozen=True):
     took_ms: float | None
     status: int | None
     reason: str = ""
+    is_retried: bool = False
 
 
 def calls_of(flow: Flow, facts: Iterable[tuple[int, AnyFact]]) -> list[SeenCall]:
@@ -46,7 +47,8 @@ def _call(at_ms: int, fact: AnyFact, step: Call | None, in_parts: set[int]) -> I
     if isinstance(fact, StepFailed):
         answer = fact.answer
         status = answer.status if isinstance(answer, msgspec.Struct) else None
-        yield SeenCall(at_ms, step.number, name, endpoint, None, status, fact.reason)
+        yield SeenCall(at_ms, step.number, name, endpoint, None, status, fact.reason,
+                       fact.retry_at is not msgspec.UNSET)  # fmt: skip
     elif isinstance(fact, ElementFinished) or (
         isinstance(fact, Finished) and fact.status and step.number not in in_parts
     ):

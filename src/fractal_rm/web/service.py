@@ -261,7 +261,8 @@ class RestService:
         """Whether requests can be received now."""
         text = self._url + self._rest.endpoint
         if self.refusals.total:
-            text += f", {self.refusals.total} requests of other machines were refused"
+            were = "request was" if self.refusals.total == 1 else "requests were"
+            text += f", {self.refusals.total} {were} refused since the start"
             text += f" ({self.refusals.codes_text()})"
         expiring = [*self._access.authenticator.warnings(), *self._certificate_warnings()]
         text = "; ".join([text, *expiring])

@@ -30,6 +30,8 @@ from fractal_rm.web.pages.frame.visitor import NotAllowed
 from fractal_rm.web.pages.node.components import component_routes
 from fractal_rm.web.pages.node.nodes import node_routes
 from fractal_rm.web.pages.node.overview import overview_routes
+from fractal_rm.web.pages.numbers.own_conditions import OwnConditions
+from fractal_rm.web.pages.numbers.peers import OtherNodes
 from fractal_rm.web.pages.numbers.recent import Recent
 from fractal_rm.web.pages.numbers.samples import Samples
 from fractal_rm.web.pages.runs.run import run_routes
@@ -61,12 +63,17 @@ def make_pages_app(
 ) -> Litestar:
     """Make the application."""
     config, recent = operator.configuration.config, Recent(history, clock)
+    statuses, samples = operator.processes.statuses, Samples(history, config, clock)
+    others = OtherNodes(history, samples, clock)
+    conditions = OwnConditions(config, statuses, samples, others)
     site = Site(
         rest,
         history, intake, operator, config, clock, telemetry, sessions,
         recent,
-        Samples(history, config, clock),
-        Glances(history, recent, operator.processes.statuses, clock),
+        samples,
+        others,
+        conditions,
+        Glances(history, recent, statuses, conditions, clock),
     )  # fmt: skip
     routes = [
         *asset_routes(site.assets),

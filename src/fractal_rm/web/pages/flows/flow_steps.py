@@ -22,6 +22,8 @@ from fractal_rm.pictures.page_picture import page_picture
 class StepRow(msgspec.Struct, frozen=True):
     """One step. ``now``: how many runs are at it. ``failed``: how many ended because of it.
 
+    ``is_counted``: all runs of the time were searched; otherwise ``failed`` is too low.
+
     ``shared_with``: the other steps that call the same endpoint. The history does not tell apart
     which of these steps failed, so ``failed`` is the number of all of them together. ``waiting``:
     the calls of all flows that wait for the component of this step. ``query``: the query of the
@@ -35,6 +37,7 @@ class StepRow(msgspec.Struct, frozen=True):
     shared_with: tuple[int, ...] = ()
     component: ComponentStatus | None = None
     query: str = ""
+    is_counted: bool = True
 
     @property
     def label(self) -> str:
@@ -61,8 +64,13 @@ def steps_of(
     status: FlowStatus,
     components: Mapping[str, ComponentStatus],
     groups: Sequence[FailureGroup],
+    *,
+    is_counted: bool = True,
 ) -> Steps:
-    """The steps of a flow. ``groups`` are the failures of the time that is shown."""
+    """The steps of a flow. ``groups`` are the failures of the time that is shown.
+
+    ``is_counted``: all runs of that time were searched for failures.
+    """
     labels = [failure_label(step) for step in flow.steps]
     failed, elsewhere = _failed_by_label(labels, groups)
     rows: list[StepRow] = []
@@ -80,6 +88,7 @@ def steps_of(
                 tuple(at + 1 for at in same),
                 component,
                 failures_query(flow, step),
+                is_counted,
             )
         )
     return Steps(rows, elsewhere)
@@ -161,7 +170,9 @@ def _marks(row: StepRow) -> tuple[Mark, ...]:
         marks.append(Mark(f"⊘ circuit {component.circuit}", "fail"))
     elif component is not None and component.waiting:
         marks.append(Mark(f"‖ {component.waiting:,} calls wait", "wait"))
-    if row.failed:
+    if row.failed and not row.is_counted:
+        marks.append(Mark("✗ failed, not counted yet", "fail"))
+    elif row.failed:
         together = " with others" if row.shared_with else ""
         marks.append(Mark(f"✗ {row.failed:,} failed{together}, 1 h", "fail"))
     return tuple(marks)

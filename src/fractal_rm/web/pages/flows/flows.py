@@ -99,7 +99,10 @@ def flow_routes(site: Site) -> list[HTTPRouteHandler]:
         figures = flow_figures([flow.id], counts.minutes, counts.hours)
         own = next(each for each in figures if each.flow == flow.id)
         components = components_now(statuses.processes)
-        steps = steps_of(flow, status, components, past.failures.groups)
+        steps = steps_of(
+            flow, status, components, past.failures.groups,
+            is_counted=not own.trouble or past.failures.searched_to_ms is None,
+        )  # fmt: skip
         return await site.page(
             request, "flow.html",
             flow=flow,

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from fractal_rm.adapters.local_socket.other_processes import Statuses
+from fractal_rm.domain.conditions import not_well
 from fractal_rm.domain.health import Health, health_of
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run_filter import RunFilter
@@ -15,6 +16,7 @@ from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.engine.ports import Clock, Count, History
 from fractal_rm.web.pages.numbers.figures import trouble_now
 from fractal_rm.web.pages.numbers.kept import Kept
+from fractal_rm.web.pages.numbers.own_conditions import OwnConditions
 from fractal_rm.web.pages.numbers.recent import Recent
 
 KEPT_S = 2.0
@@ -46,11 +48,13 @@ class Glances:
         history: History,
         recent: Recent,
         statuses: Callable[[], Awaitable[Statuses]],
+        conditions: OwnConditions,
         clock: Clock,
     ) -> None:
         self._history = history
         self._recent = recent
         self._statuses = statuses
+        self._conditions = conditions
         self._clock = clock
         self.newest = UNKNOWN
         self._kept = Kept(self._make, KEPT_S, clock.monotonic_s)
@@ -65,10 +69,11 @@ class Glances:
         try:
             trouble = trouble_now(await self._recent.minutes(), await self._recent.hours(), now_ms)
             last_ms = await self._recent.last_trouble_ms()
+            others = not_well(await self._conditions.now(wait_s=0))
             failures, dead = await asyncio.to_thread(self._count, now_ms)
         except JournalError:  # the pages that need the journal say why
             return Glance(Health("fail", "✗", "a journal cannot be read"))
-        health = health_of(statuses.processes, statuses.silent, trouble, last_ms)
+        health = health_of(statuses.processes, statuses.silent, trouble, last_ms, now_ms, others)
         return Glance(health, failures, dead)
 
     def _count(self, now_ms: int) -> tuple[int, int]:

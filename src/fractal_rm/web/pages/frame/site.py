@@ -25,6 +25,8 @@ from fractal_rm.web.pages.frame.glance import UNKNOWN, Glances
 from fractal_rm.web.pages.frame.notices import notice_in, without_notice
 from fractal_rm.web.pages.frame.text_filters import FILTERS, Zone
 from fractal_rm.web.pages.frame.visitor import Visitor, path_of, root_of
+from fractal_rm.web.pages.numbers.own_conditions import OwnConditions
+from fractal_rm.web.pages.numbers.peers import OtherNodes
 from fractal_rm.web.pages.numbers.recent import Recent
 from fractal_rm.web.pages.numbers.samples import Samples
 
@@ -85,6 +87,8 @@ class Site:
     sessions: Sessions
     recent: Recent
     samples: Samples
+    others: OtherNodes
+    conditions: OwnConditions
     glances: Glances
     assets: Assets = field(default_factory=Assets)
     templates: Environment = field(default_factory=make_templates)

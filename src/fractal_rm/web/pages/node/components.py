@@ -43,6 +43,8 @@ class Now(msgspec.Struct, frozen=True):
 class ComponentRow(msgspec.Struct, frozen=True):
     """One component. ``tone``, ``sign`` and ``word`` say how it does.
 
+    ``retried`` of its ``all_calls`` in the sample failed and were made again.
+
     ``config`` is None if it is not configured any more. ``usual_ms`` is the median time of
     ``seen_calls`` newest calls that succeeded; None: none was seen.
     """
@@ -60,6 +62,8 @@ class ComponentRow(msgspec.Struct, frozen=True):
     newest: FailureGroup | None
     usual_ms: float | None
     seen_calls: int
+    retried: int = 0
+    all_calls: int = 0
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -77,9 +81,15 @@ class CallRow(msgspec.Struct, frozen=True):
 
 
 class OnePast(msgspec.Struct, frozen=True):
-    """The newest calls of a component, from the newest runs of the flows that call it."""
+    """The newest calls of a component, from the newest runs of the flows that call it.
+
+    ``as_of_ms`` is when they were read. If ``is_whole`` is false, not all runs of the last 24 hours
+    were searched.
+    """
 
     calls: list[CallRow]
+    as_of_ms: int
+    is_whole: bool
     problem: str = ""
 
 
@@ -119,7 +129,7 @@ def component_routes(site: Site) -> list[HTTPRouteHandler]:
             searched_to_ms=failures.searched_to_ms,
             problem=problem,
             uses=uses_of(name, site.config().flows.values()),
-            past=await calls.latest(name, WAIT_S),
+            past=await _newest(await calls.latest(name, WAIT_S), name, site),
         )  # fmt: skip
 
     return [show_all, show]
@@ -133,16 +143,38 @@ async def _failures(site: Site) -> tuple[Failures, str]:
 
 
 def _read_calls(site: Site, name: str) -> OnePast:
-    since_ms = site.clock.now_ms() - DAY_MS
-    uses = uses_of(name, site.config().flows.values())
-    sampled: list[SampledRun] = []
+    now_ms = site.clock.now_ms()
+    flows = [*dict.fromkeys(use.flow.id for use in uses_of(name, site.config().flows.values()))]
+    failed = RunFilter(component=name, since_ms=now_ms - DAY_MS, dead_letters=False)
+    wanted = [failed, *(
+        RunFilter(flow=flow, since_ms=now_ms - DAY_MS, dead_letters=False)
+        for flow in flows[:MAX_FLOWS]
+    )]  # fmt: skip
+    sampled: dict[str, SampledRun] = {}
+    is_whole = len(flows) <= MAX_FLOWS
     try:
-        for flow in [*dict.fromkeys(use.flow.id for use in uses)][:MAX_FLOWS]:
-            wanted = RunFilter(flow=flow, since_ms=since_ms, dead_letters=False)
-            sampled += site.samples.of(wanted, WITHIN_S)
+        for each in wanted:
+            read = site.samples.read(each, WITHIN_S)
+            sampled |= {run.summary.id: run for run in read.runs}
+            is_whole = is_whole and read.is_whole
     except JournalError as error:
-        return OnePast([], str(error))
-    return OnePast(newest_calls(name, sampled))
+        return OnePast([], now_ms, False, str(error))
+    return OnePast(newest_calls(name, sampled.values()), now_ms, is_whole)
+
+
+async def _newest(past: OnePast | None, name: str, site: Site) -> OnePast | None:
+    """The newest calls with those of the sample of all flows, which may be newer."""
+    sample = await site.samples.latest(0)
+    if past is None or past.problem or sample is None:
+        return past
+    rows = {(row.run.id, row.call): row for row in newest_calls(name, sample.runs)}
+    rows |= {(row.run.id, row.call): row for row in past.calls}
+    return msgspec.structs.replace(past, calls=newest_first(rows.values()))
+
+
+def newest_first(rows: Iterable[CallRow]) -> list[CallRow]:
+    """The newest of some calls, the newest first."""
+    return sorted(rows, key=lambda row: -row.call.at_ms)[:MAX_CALLS]
 
 
 def newest_calls(name: str, sampled: Iterable[SampledRun]) -> list[CallRow]:
@@ -153,7 +185,7 @@ def newest_calls(name: str, sampled: Iterable[SampledRun]) -> list[CallRow]:
         for call in run.calls
         if call.component == name
     ]
-    return sorted(rows, key=lambda row: -row.call.at_ms)[:MAX_CALLS]
+    return newest_first(rows)
 
 
 def uses_of(name: str, flows: Iterable[Flow]) -> list[Use]:
@@ -178,11 +210,10 @@ def component_rows(
     What needs attention comes first.
     """
     others = sorted({each.component for each in groups if each.component} - {*config.components})
-    calls: dict[str, list[float]] = {}
+    calls: dict[str, list[SeenCall]] = {}
     for run in sample.runs if sample else ():
         for call in run.calls:
-            if call.took_ms is not None and not call.reason:
-                calls.setdefault(call.component, []).append(call.took_ms)
+            calls.setdefault(call.component, []).append(call)
     rows = [
         _row(
             name, config.components.get(name), _now(name, processes), _of(name, groups),
@@ -221,11 +252,13 @@ def _row(
     component: Component | None,
     now: Now,
     groups: Sequence[FailureGroup],
-    took_ms: Sequence[float],
+    calls: Sequence[SeenCall],
     now_ms: int,
 ) -> ComponentRow:
     rows = failure_rows(groups, now_ms)
-    tone, sign, word = _state(component, now, rows)
+    retried = sum(call.is_retried for call in calls)
+    tone, sign, word = _state(component, now, rows, retried)
+    took_ms = [call.took_ms for call in calls if call.took_ms is not None and not call.reason]
     going_on = [row.group.first_ms for row in rows if row.goes_on]
     return ComponentRow(
         name,
@@ -241,11 +274,13 @@ def _row(
         rows[0].group if rows else None,
         median(took_ms) if took_ms else None,
         len(took_ms),
+        retried,
+        len(calls),
     )
 
 
 def _state(
-    component: Component | None, now: Now, failures: Sequence[FailureRow]
+    component: Component | None, now: Now, failures: Sequence[FailureRow], retried: int
 ) -> tuple[str, str, str]:
     if component is None:
         return "quiet", "-", "not configured"
@@ -255,8 +290,8 @@ def _state(
         return "fail", "✗", "failing"
     if now.circuit == "half-open":
         return "wait", "!", "circuit half-open"
-    if now.waiting:
-        return "wait", "!", "calls wait"
+    if now.waiting or retried:
+        return "wait", "!", "calls wait" if now.waiting else "calls are retried"
     return "ok", "✓", "well"
 
 

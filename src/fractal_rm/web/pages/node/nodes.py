@@ -11,7 +11,6 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from fractal_rm.config.model import Config, Node
-from fractal_rm.domain.balancer_seen import balancer_condition
 from fractal_rm.domain.clock_offset import offset_text
 from fractal_rm.domain.hand_offs_seen import NotTaken, not_taken
 from fractal_rm.domain.node_check import (
@@ -25,7 +24,7 @@ from fractal_rm.domain.node_check import (
 from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.web.pages.frame.site import AnyRequest, Site
-from fractal_rm.web.pages.numbers.peers import Asked, HandOffs, OtherNodes, Sent, own_store
+from fractal_rm.web.pages.numbers.peers import Asked, HandOffs, Sent, own_store
 from fractal_rm.web.pages.numbers.samples import Sample
 
 
@@ -61,28 +60,26 @@ class NodeRow(msgspec.Struct, frozen=True):
 
 def node_routes(site: Site) -> list[HTTPRouteHandler]:
     """Make the route of the nodes."""
-    others = OtherNodes(site.history, site.samples, site.clock)
+    others = site.others
 
     @get("/nodes")
     async def show(request: AnyRequest) -> Response[bytes]:
         config = site.config()
-        statuses, answers, hand_offs, sample, store = await asyncio.gather(
+        statuses, answers, hand_offs, sample, store, balancer = await asyncio.gather(
             site.operator.processes.statuses(),
             others.answers(config),
             others.hand_offs(config),
             site.samples.latest(),
             asyncio.to_thread(own_store, config),
+            site.conditions.balancer(),
         )
         own_id = config.node_id or (statuses.processes[0].node if statuses.processes else None)
         rows = node_rows(config, own_id, store, statuses.processes, answers, hand_offs, sample)
-        placements = [run.placements for run in sample.runs] if sample else []
         return await site.page(
             request, "nodes.html",
             rows=rows,
             has_others=any(not row.is_own for row in rows),
-            balancer=balancer_condition(
-                configured=config.balancer is not None, placements=placements, own_id=own_id
-            ),
+            balancer=balancer,
             hand_offs=hand_offs,
             sampled=len(sample.runs) if sample else 0,
         )  # fmt: skip

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from math import log2
-from pathlib import Path
 
 import msgspec
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from markupsafe import Markup
 
-from fractal_rm.adapters.disk_space import disk_space
 from fractal_rm.config.model import Config
-from fractal_rm.domain.balancer_seen import balancer_condition
-from fractal_rm.domain.conditions import Condition, conditions_of, disk_condition, split
+from fractal_rm.domain.conditions import conditions_of, split
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.node_status import FlowStatus, NodeStatus
 from fractal_rm.domain.story.words import duration
@@ -86,7 +82,9 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
         statuses = await site.operator.processes.statuses()
         past = await _past(site)
         now_ms, config = site.clock.now_ms(), site.config()
-        conditions, also_well = split(await _conditions(site, statuses.processes))
+        conditions, also_well = split(
+            [*conditions_of(statuses.processes), *await site.conditions.now()]
+        )
         rows = flow_rows(config, statuses.processes, past)
         return await site.page(
             request, "overview.html",
@@ -102,29 +100,10 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
             conditions=conditions,
             also_well=also_well,
             config=config,
+            now_minutes=NOW_MINUTES,
         )  # fmt: skip
 
     return [show]
-
-
-async def _conditions(site: Site, processes: Sequence[NodeStatus]) -> list[Condition]:
-    config = site.config()
-    disk = await asyncio.to_thread(disk_space, Path(config.state_path))
-    sizes = {each.journal: each.journal_bytes for each in processes}
-    sample = await site.samples.latest()
-    configured = config.balancer is not None
-    if sample is None and configured:
-        balancer = Condition("balancer", "quiet", "the newest runs are being read")
-    else:
-        placements = [run.placements for run in sample.runs] if sample else []
-        balancer = balancer_condition(
-            configured=configured, placements=placements, own_id=config.node_id
-        )
-    return [
-        *conditions_of(processes),
-        balancer,
-        disk_condition(disk, sizes, config.bounds.history_bytes),
-    ]
 
 
 async def _past(site: Site) -> Past:

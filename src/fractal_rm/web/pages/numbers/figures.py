@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from fractal_rm.domain.duration_counts import added, quantile_ms
-from fractal_rm.domain.health import Trouble
+from fractal_rm.domain.health import NOW_MINUTES, Trouble
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.engine.ports import Minute
 from fractal_rm.web.pages.numbers.recent import HOUR_MS, MINUTE_MS, Series
 
 # The durations of these runs say how fast flows are. Others ended because of something else.
 EXECUTED = frozenset({State.SUCCEEDED, State.FAILED, State.UNKNOWN})
-NOW_MINUTES = 5  # what is called "now" for durations and failures
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -140,7 +139,7 @@ def trouble_now(minutes: Series, hours: Series, now_ms: int) -> Trouble | None:
         this_hour = max(0, (since_ms - hours.begin_ms) // hours.step_ms)
         before = [1 if at == this_hour else number for at, number in enumerate(by_hour)]
         since_ms = min(since_ms, hours.begin_ms + _beginning(before[: this_hour + 1], 1) * HOUR_MS)
-    return Trouble(runs, ended, since_ms)
+    return Trouble(runs, ended, since_ms, max(each.at_ms for each in recent if is_trouble(each)))
 
 
 def _beginning(numbers: Sequence[int], gap: int) -> int:

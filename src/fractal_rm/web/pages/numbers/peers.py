@@ -12,7 +12,7 @@ from fractal_rm.adapters.node_id import NodeIdUnreadable, existing_store_id
 from fractal_rm.adapters.peers.questions import ask_nodes
 from fractal_rm.config.model import Config, Node
 from fractal_rm.domain.journal_errors import JournalError
-from fractal_rm.domain.node_check import Answer
+from fractal_rm.domain.node_check import Answer, fault_of
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Clock, Count, History
@@ -29,10 +29,14 @@ DAY_MS = 24 * 3_600_000
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The answer of a node, and when it was asked: milliseconds since 1970."""
+    """The answer of a node, and when it was asked: milliseconds since 1970.
+
+    ``since_ms``: since when it has answered that it cannot take runs, or not at all.
+    """
 
     answer: Answer
     at_ms: int
+    since_ms: int | None = None
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -69,11 +73,12 @@ class OtherNodes:
         self._answers = Backgrounds(self._ask, KEPT_S, clock.monotonic_s)
         self._hand_offs = Background(self._count, KEPT_S, clock.monotonic_s, SHARE)
         self._nodes: tuple[str, ...] = ()
+        self._since_ms: dict[Node, int] = {}
 
-    async def answers(self, config: Config) -> dict[str, Asked]:
+    async def answers(self, config: Config, wait_s: float = WAIT_S) -> dict[str, Asked]:
         """The newest answer of each node of nodes.conf, by its id. Some are missing at first."""
         nodes = list(config.nodes.values())
-        answers = await asyncio.gather(*(self._answers.latest(node, WAIT_S) for node in nodes))
+        answers = await asyncio.gather(*(self._answers.latest(node, wait_s) for node in nodes))
         pairs = zip(nodes, answers, strict=True)
         return {node.id: answer for node, answer in pairs if answer is not None}
 
@@ -88,7 +93,11 @@ class OtherNodes:
             answers = await ask_nodes(caller, [node], LIMIT_S)
         finally:
             await caller.close()
-        return Asked(answers[node.id], self._clock.now_ms())
+        answer, now_ms = answers[node.id], self._clock.now_ms()
+        if not fault_of(answer):
+            _ = self._since_ms.pop(node, None)
+            return Asked(answer, now_ms)
+        return Asked(answer, now_ms, self._since_ms.setdefault(node, now_ms))
 
     async def _count(self) -> HandOffs:
         return await asyncio.to_thread(self._read, self._nodes)

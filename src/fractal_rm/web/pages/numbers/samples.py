@@ -18,7 +18,9 @@ from fractal_rm.engine.ports import Clock, History, RunOutline, RunSummary
 from fractal_rm.engine.story_of import version_in
 from fractal_rm.web.pages.numbers.background import Background
 
-MAX_RUNS = 30
+MAX_RUNS = 30  # of one reading
+WINDOW_MINUTES = 15  # what was read is kept for this time after the end of the run
+MAX_KEPT, MAX_CALLS_KEPT = 600, 100  # runs, and calls of one run
 SETTLED_MS = 5_000  # the newest runs are still being written: to read them takes longer
 WITHIN_S = 0.5  # for reading all of them
 KEPT_S, SHARE = 5.0, 0.02
@@ -37,12 +39,28 @@ class SampledRun(msgspec.Struct, frozen=True):
     placements: list[tuple[int, Placed]]
     calls: list[SeenCall]
 
+    @property
+    def ended_ms(self) -> int:
+        """When the run ended, or was accepted, in milliseconds since 1970."""
+        return self.summary.settled_ms or self.summary.accepted_ms
+
 
 class Sample(msgspec.Struct, frozen=True):
-    """The newest runs that were read, the newest first. ``problem``: why there are none."""
+    """The runs that were read and ended in the last `WINDOW_MINUTES`.
+
+    The newest is the first. If more ended than can be read, it has only some of them. ``problem``:
+    why there are none.
+    """
 
     runs: list[SampledRun]
     problem: str = ""
+
+
+class Read(msgspec.Struct, frozen=True):
+    """Runs that were read. ``is_whole``: there are no others that match."""
+
+    runs: list[SampledRun]
+    is_whole: bool
 
 
 class Samples:
@@ -52,34 +70,52 @@ class Samples:
         self._history = history
         self._config = config
         self._clock = clock
+        self._kept: dict[str, SampledRun] = {}  # by the id of the run
         self._background = Background(
             lambda: asyncio.to_thread(self._read), KEPT_S, clock.monotonic_s, SHARE
         )
 
-    async def latest(self) -> Sample | None:
-        """The newest sample. None: it is being read."""
-        return await self._background.latest(WAIT_S)
+    async def latest(self, wait_s: float = WAIT_S) -> Sample | None:
+        """The newest sample, after at most ``wait_s``. None: it is being read."""
+        return await self._background.latest(wait_s)
 
     def _read(self) -> Sample:
         now_ms = self._clock.now_ms()
         try:
             ended = RunFilter(until_ms=now_ms - SETTLED_MS, states=ENDED, dead_letters=False)
-            return Sample(self.of(ended))
+            self._keep(self.of(ended), now_ms)
         except JournalError as error:
             return Sample([], str(error))
+        return Sample(list(self._kept.values()))
+
+    def _keep(self, newest: list[SampledRun], now_ms: int) -> None:
+        """Keep what was read, and forget what is older than the window."""
+        read = {run.summary.id: run for run in newest}
+        least_ms = now_ms - WINDOW_MINUTES * 60_000
+        recent = [run for run in (self._kept | read).values() if run.ended_ms >= least_ms]
+        recent.sort(key=lambda run: -run.ended_ms)
+        self._kept = {run.summary.id: run for run in recent[:MAX_KEPT]}
 
     def of(self, run_filter: RunFilter, within_s: float = WITHIN_S) -> list[SampledRun]:
         """The newest runs that match a filter. It blocks. Raises JournalError."""
+        return self.read(run_filter, within_s).runs
+
+    def read(self, run_filter: RunFilter, within_s: float = WITHIN_S) -> Read:
+        """The same, and whether all were read."""
         ends_s = self._clock.monotonic_s() + within_s
         found = self._history.find(run_filter, limit=MAX_RUNS, within_s=within_s / 2)
         flows, sampled = self._config().flows, list[SampledRun]()
+        is_whole = found.searched_to_ms is None and found.next is None
         for summary in found.runs:
             if self._clock.monotonic_s() >= ends_s:
+                is_whole = False
                 break
-            detail = self._history.outline(summary.id)
-            if detail is not None:
+            kept = self._kept.get(summary.id)
+            if kept is not None:
+                sampled.append(kept)
+            elif (detail := self._history.outline(summary.id)) is not None:
                 sampled.append(self._sampled(detail, flows))
-        return sampled
+        return Read(sampled, is_whole)
 
     def _sampled(self, detail: RunOutline, flows: Mapping[str, Flow]) -> SampledRun:
         facts = [(each.at_ms, each.fact) for each in detail.facts]
@@ -89,7 +125,7 @@ class Samples:
             detail.summary,
             senders[0] if senders else None,
             [(at_ms, fact) for at_ms, fact in facts if isinstance(fact, Placed)],
-            [] if flow is None else calls_of(flow, facts),
+            [] if flow is None else calls_of(flow, facts)[-MAX_CALLS_KEPT:],
         )
 
     def _flow(self, detail: RunOutline, flows: Mapping[str, Flow]) -> Flow | None:
