@@ -61,7 +61,9 @@ class Changes:
         self._retry_s = RETRY_S
         self._reported_reasons: list[str] = []  # why the new configuration was not applied
         self._rereads: list[asyncio.Future[str]] = []  # requests of `reread` that are not done
-        self._to_store = None if texts is None else (f"start of {dependencies.journal_name}", texts)
+        self._to_store = (
+            None if texts is None else (f'start of "{dependencies.journal_name}"', texts)
+        )
         self._apply_control()
 
     def reread(self) -> asyncio.Future[str]:

@@ -98,7 +98,7 @@ def test_a_flow_is_tried_on_the_running_node_with_an_earlier_payload(node):
     assert "This starts a real run of flow 1" in asks.stderr
     result = run_command("flows", "try", "1", "--last", "1", "--yes", "--config", node.config)
     assert result.returncode == 0
-    assert "An operator, by the command `flows try`, started the run" in result.stdout
+    assert "A try, in the browser or by the command `flows try`, started the run" in result.stdout
     bad = run_command("flows", "try", "1", "--payload", "{", "--yes", "--config", node.config)
     assert bad.returncode == 2
 

@@ -45,7 +45,7 @@ def test_everything_works_below_a_base_path_and_stays_there(tmp_path, open_tab):
         tab.go(f"runs/{RUN}/nosuch/deep")
         page.get_by_role("button", name="Colours: light").click()
         expect(page).to_have_url(f"{tab.url}runs/{RUN}/nosuch/deep")
-        expect(page.locator("html")).to_have_attribute("data-theme", "light")
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
         page.get_by_role("navigation").get_by_role("link", name="Flows").click()
         expect(page).to_have_url(f"{tab.url}flows")
         page.get_by_role("button", name="Sign out").click()

@@ -93,11 +93,11 @@ def test_a_page_says_since_when_the_node_is_silent_and_goes_on_with_it(tmp_path,
 def test_a_paused_page_reads_nothing(url, open_tab):
     watched = Watched(open_tab(url), clock=True)
 
-    watched.page.get_by_role("button", name="Pause").click()
+    watched.page.get_by_role("button", name="Stop refreshing").click()
     assert watched.let_pass(300) == 0
-    watched.says("Paused. As of ")
+    watched.says("Not refreshed. As of ")
     watched.says(", 5 min ago")
-    watched.page.get_by_role("button", name="Go on").click()
+    watched.page.get_by_role("button", name="Refresh again").click()
     expect(watched.page.locator("#count")).not_to_have_text("0")
 
 

@@ -59,7 +59,7 @@ def test_a_paused_list_says_how_many_runs_are_new(stage, open_tab):
         ),
     )
 
-    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Stop refreshing").click()
 
     expect(page.get_by_role("link", name="19 new")).to_be_visible()
 

@@ -177,6 +177,16 @@ def test_whoever_may_only_read_sees_no_way_to_edit(node):
     assert reader.read("config/edit/flows.conf").status == 403
 
 
+def test_after_saving_each_flow_that_has_changed_leads_to_its_failures(node, admin):
+    saved = admin.edit(admin.open(), FLOWS.replace("  AS got", "  TIMEOUT 7s\n  AS got"))
+    wait_until(lambda: "The node uses it now" in admin.read("config?saved=flows.conf").text)
+
+    page = admin.read(saved.location.lstrip("./"))
+
+    assert 'failures?flow=2"' in page.source
+    assert 'failures?flow=1"' not in page.source
+
+
 def test_a_saved_text_is_whole_in_force_and_in_the_history_with_its_writer(node, admin):
     flows(node).chmod(0o640)
     text = FLOWS.replace("second", "saved")

@@ -197,6 +197,7 @@ def test_signing_out_forgets_the_session(person):
     answer = person.send("/sign-out")
     assert answer.status == 303
     assert person.cookies == {}
+    assert "You are signed out." in person.read(person.follow("/sign-out", answer)).text
     assert person.read("/runs").status == 303
 
 

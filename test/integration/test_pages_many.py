@@ -41,7 +41,7 @@ NO_FLOW = "There is no such flow: flows.conf has no flow '77'"
 
 @pytest.fixture(autouse=True)
 def _now(monkeypatch):
-    """Each test has its own time: pages count the last minutes, and all tests together take long."""
+    """Each test has its own time: pages count the last minutes, and a session takes long."""
     monkeypatch.setattr(sys.modules[__name__], "NOW_MS", int(time.time() * 1000))
 
 

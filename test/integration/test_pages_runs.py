@@ -31,7 +31,7 @@ NOW_MS = int(time.time() * 1000)
 
 @pytest.fixture(autouse=True)
 def _now(monkeypatch):
-    """Each test has its own time: pages count the last minutes, and all tests together take long."""
+    """Each test has its own time: pages count the last minutes, and a session takes long."""
     monkeypatch.setattr(sys.modules[__name__], "NOW_MS", int(time.time() * 1000))
 
 

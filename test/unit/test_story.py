@@ -551,5 +551,15 @@ def test_earlier_results_are_advised_only_if_flows_conf_still_has_the_earlier_st
     assert not any("--from-step" in each for each in commands)
 
 
+def test_a_call_that_took_too_long_is_told_with_the_time_limit_of_its_step():
+    text = "7 press\nTO press move\nGET\n  TIMEOUT 1s\n"
+    flow = compile_flows(text, ENDPOINTS)[0]["7"]
+    late = StepFailed(1, 1, "no answer", final=True, cause=Cause.TIMED_OUT)
+    end = Settled(State.FAILED, "no answer", Cause.TIMED_OUT)
+    facts = [(BEGIN_MS, fact) for fact in (ACCEPTED, PLACED, late, end)]
+    told = _told(state=State.FAILED, facts=facts, flow=flow, reason="no answer")
+    assert "The limit is TIMEOUT 1 s of this step." in tell(told).why
+
+
 if __name__ == "__main__":
     _ = STORIES.write_text(_all_texts(), "utf-8")

@@ -37,7 +37,7 @@ class Applied(msgspec.Struct, frozen=True):
     """A configuration that was applied.
 
     ``number`` counts from 1. ``at_ms`` is the wall time, in milliseconds since 1970. ``by`` says
-    what applied it, such as ``start of up``. ``files`` has the text of each file.
+    what applied it, such as ``start of "up"``. ``files`` has the text of each file.
     """
 
     number: int

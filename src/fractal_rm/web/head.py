@@ -56,7 +56,7 @@ def is_for_page(accept: bytes) -> bool:
     return b"text/html" in accept.lower()
 
 
-def read_head(
+def read_head(  # noqa: C901 - one for each header field
     method: bytes,
     target: bytes,
     version: str,
@@ -79,16 +79,12 @@ def read_head(
         elif name == b"accept":
             head.accepts_page = head.accepts_page or is_for_page(value)
         elif name in FORWARDING_HEADERS:
-            _add_forwarding(head, name, value)
+            head.is_forwarded = True
+            if name == b"forwarded":
+                head.forwarded.append(value)
+            elif name == b"x-forwarded-for":
+                head.forwarded_for.append(value)
     return head
-
-
-def _add_forwarding(head: Head, name: bytes, value: bytes) -> None:
-    head.is_forwarded = True
-    if name == b"forwarded":
-        head.forwarded.append(value)
-    elif name == b"x-forwarded-for":
-        head.forwarded_for.append(value)
 
 
 def malformed(detail: str) -> Problem:

@@ -14,7 +14,7 @@ _SENDERS = {
     "mqtt": "A message by MQTT",
     "rest": "A request by REST",
     "peer": "Another node",
-    "command": "An operator, by the command `flows try`,",
+    "command": "A try, in the browser or by the command `flows try`,",
     "schedule": "The schedule of the flow (EVERY or CRON)",
 }
 

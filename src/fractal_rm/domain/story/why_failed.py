@@ -8,10 +8,11 @@ from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import StepFailed
+from fractal_rm.domain.flow import Call
 from fractal_rm.domain.story.null_references import null_references, why_null
 from fractal_rm.domain.story.steps import Steps
 from fractal_rm.domain.story.values import RunToTell
-from fractal_rm.domain.story.words import count, cut, sentence, upper
+from fractal_rm.domain.story.words import count, cut, duration, sentence, upper
 
 _TOO_MANY, _NOT_FOUND = 429, 404
 _HINTS = {  # what a status says about where to look
@@ -107,8 +108,17 @@ def _circuit_open(failed: StepFailed, steps: Steps) -> str:
 def _timed_out(failed: StepFailed, steps: Steps) -> str:
     return (
         f"{_who(failed, steps)} did not answer {_where(failed, steps)} in time:"
-        f" {cut(failed.reason)}. It may have done the work anyway."
+        f" {cut(failed.reason)}.{_limit(failed, steps)} It may have done the work anyway."
     )
+
+
+def _limit(failed: StepFailed, steps: Steps) -> str:
+    """The time limit of a step, if the step itself has one."""
+    step = steps.numbered(failed.step)
+    options = step.options if isinstance(step, Call) and failed.part is UNSET else UNSET
+    if options is UNSET or options.timeout_ms is None:
+        return ""
+    return f" The limit is TIMEOUT {duration(options.timeout_ms)} of this step."
 
 
 def _bad_reply(failed: StepFailed, steps: Steps) -> str:

@@ -16,6 +16,12 @@
   const freshness = document.getElementById("freshness");
   const why = document.getElementById("why");
   const button = document.getElementById("pause");
+  // With the colours of the system, the first change is to the others.
+  document.addEventListener("click", (event) => {
+    const colours = event.target.closest?.("button[name=theme]");
+    if (!colours || document.documentElement.dataset.theme) return;
+    colours.value = matchMedia("(prefers-color-scheme: dark)").matches ? "light" : "dark";
+  });
   if (!page() || !page().dataset.every || !window.htmx) return;
 
   const release = page().dataset.release;
@@ -43,11 +49,11 @@
     const isOld = everyMs > 0 && ageMs >= OLD_MS + everyMs;
     const held = selecting() ? "Not refreshed while text is selected." : "";
     const lost = trouble || (isOld && asked ? "The node does not answer." : "");
-    set(why, paused ? "Paused." : lost || (isOld ? held : ""));
+    set(why, paused ? "Not refreshed." : lost || (isOld ? held : ""));
     set(freshness, "As of " + page().dataset.now + (isOld || trouble ? ", " + age(ageMs) + " ago" : ""));
     line.className = lost && !paused ? "lost" : paused ? "held" : "";
     document.documentElement.toggleAttribute("data-lost", Boolean(lost && !paused));
-    set(button, paused ? "Go on" : "Pause");
+    set(button, paused ? "Refresh again" : "Stop refreshing");
     button.setAttribute("aria-pressed", String(paused));
   }
 

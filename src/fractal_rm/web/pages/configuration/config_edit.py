@@ -6,6 +6,7 @@ A draft is never lost: each refusal shows it again, with the reason.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -20,7 +21,7 @@ from fractal_rm.config.staged_files import FilesNotWritten
 from fractal_rm.config.write_files import ChangedMeanwhile, NotInHistory
 from fractal_rm.domain.case_report import CaseReport
 from fractal_rm.domain.draft_text import MAX_DRAFT_BYTES
-from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.flow import Flow, without_lines
 from fractal_rm.pictures.card import cards
 from fractal_rm.pictures.page_picture import page_picture
 from fractal_rm.web.config_history import FileDifference, compare
@@ -36,6 +37,9 @@ from fractal_rm.web.pages.frame.visitor import root_of
 MAX_FORM_BYTES = 6 * MAX_DRAFT_BYTES
 MAX_LIVE_BYTES = 128 * 1024  # a longer text is checked only when somebody asks
 NOT_DRAWN = 200  # flows above this number are not in the list to choose from
+
+
+MOST_CHANGED = 8  # flows that the page after saving names
 
 
 class EditQuery(msgspec.Struct, frozen=True):
@@ -202,8 +206,9 @@ class _Editing:
         opened = await self._drafts.open()
         why_not = self._why_not(opened)
         if not why_not and draft == opened.text:  # saved before, by the same form
-            return self._saved(request, form.flow)
+            return self._saved(request, form.flow, "")
         editor = await self._checked(draft, opened, form)
+        changed = _changed(editor.checked, self._site.config().flows)
         if why_not:
             refusal = Refusal("the file cannot be changed here", 403)
         elif form.digest != opened.digest:
@@ -213,7 +218,7 @@ class _Editing:
         if refusal is None:
             refusal = await self._write(request, draft, opened)
         if refusal is None:
-            return self._saved(request, editor.flow.id if editor.flow else "")
+            return self._saved(request, editor.flow.id if editor.flow else "", changed)
         digest = form.digest
         if refusal is CHANGED:  # with both versions on the page, the next form may replace the file
             opened = await self._drafts.open()
@@ -236,8 +241,9 @@ class _Editing:
             self._site.telemetry.problem("config_not_stored", reason=error.reason)
         return None
 
-    def _saved(self, request: AnyRequest, flow: str) -> Response[bytes]:
-        query = urlencode({"saved": FILE, **({"flow": flow} if flow else {})})
+    def _saved(self, request: AnyRequest, flow: str, changed: str) -> Response[bytes]:
+        given = {"saved": FILE, "flow": flow, "changed": changed}
+        query = urlencode({name: value for name, value in given.items() if value})
         return see_other(f"config?{query}", root=root_of(request.url.path))
 
     async def _checked(self, draft: str, opened: OpenFile, form: EditForm) -> Editor:
@@ -258,6 +264,16 @@ class _Editing:
             request, "config_edit.html", status=status, why_not=why_not, refusal=refusal,
             editor=editor, digest=editor.opened.digest if digest is None else digest,
         )  # fmt: skip
+
+
+def _changed(checked: Checked, in_force: Mapping[str, Flow]) -> str:
+    """The ids of the flows of a draft that are in force with another definition, for a query."""
+    found = [
+        flow.id
+        for flow in checked.flows
+        if flow.id in in_force and without_lines(flow) != without_lines(in_force[flow.id])
+    ]
+    return ",".join(found[:MOST_CHANGED])
 
 
 def _refusal(editor: Editor, do: str) -> Refusal | None:

@@ -34,12 +34,20 @@ PENDING_S, CALM_S = 1, 10  # seconds between two refreshes
 class ConfigQuery(msgspec.Struct, frozen=True):
     """``saved``: a file that was just saved, with ``flow`` in view.
 
+    ``changed``: the ids of the flows that it has changed, with commas.
+
     ``back``: the number of the configuration to which the node went back.
     """
 
     saved: str = ""
     flow: str = ""
+    changed: str = ""
     back: int = 0
+
+    @property
+    def changed_flows(self) -> list[str]:
+        """The ids of the flows that were changed."""
+        return [each for each in self.changed.split(",") if each]
 
 
 class FileRow(msgspec.Struct, frozen=True):

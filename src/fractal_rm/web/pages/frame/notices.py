@@ -32,6 +32,7 @@ class Notice(Enum):
     STARTED = "started"
     STARTED_BEFORE = "started-before"
     ENDED_BEFORE = "ended-before"
+    SIGNED_OUT = "signed-out"
 
 
 _TEXTS = {
@@ -52,6 +53,7 @@ _TEXTS = {
     Notice.STARTED_BEFORE: "This run was started before, by the same form. No second run was"
     " started.",
     Notice.STOPPED: "It is stopped. What was done before stays done.",
+    Notice.SIGNED_OUT: "You are signed out.",
     Notice.ENDED_BEFORE: "It had ended before, so nothing was stopped.",
 }
 

@@ -9,10 +9,10 @@ from litestar.handlers import HTTPRouteHandler
 
 from fractal_rm.domain.sessions import SESSION_MS
 from fractal_rm.domain.tokens import MAX_TOKEN_TEXT
-from fractal_rm.web.api.query import read_query
 from fractal_rm.web.cookies import session_cookie
 from fractal_rm.web.pages.frame.back import Back, see_other
-from fractal_rm.web.pages.frame.forms import read_form
+from fractal_rm.web.pages.frame.forms import read_form, read_page_query
+from fractal_rm.web.pages.frame.notices import PARAMETER, Notice
 from fractal_rm.web.pages.frame.site import AnyRequest, Site
 from fractal_rm.web.pages.frame.visitor import path_of, root_of
 from fractal_rm.web.request_state import TOKEN_REFUSED
@@ -49,7 +49,7 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @get("/sign-in", opt={"query": SignInQuery})
     async def show(request: AnyRequest) -> Response[bytes]:
-        query = read_query(request.scope["query_string"], SignInQuery)
+        query = read_page_query(request, SignInQuery)
         return await show_form(request, query.next)
 
     @post("/sign-in")
@@ -70,7 +70,8 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
     @post("/sign-out")
     async def sign_out(request: AnyRequest) -> Response[bytes]:
         _ = await read_form(site, request, Nothing)
-        response = see_other("", root=root_of(path_of(request)))
+        signed_out = f"sign-in?{PARAMETER}={Notice.SIGNED_OUT.value}"
+        response = see_other(signed_out, root=root_of(path_of(request)))
         response.set_cookie(_cookie(site, request, "", 0))
         return response
 
