@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from fractal_rm.config.applied import store_applied
+from fractal_rm.config.applied import CHANGED_FILES, store_applied
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.control import Control, read_control
 from fractal_rm.config.load import FileWatch, load
@@ -186,7 +186,7 @@ class Changes:
             return
         self._cancel_retry(planned_s)
         self._report_applied(compiled)
-        self._to_store = "changed files", compiled.texts
+        self._to_store = CHANGED_FILES, compiled.texts
 
     async def _store_applied(self) -> None:
         """Store a configuration that was applied, so that `config rollback` can go back to it."""

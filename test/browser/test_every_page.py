@@ -148,4 +148,4 @@ def test_the_keyboard_reaches_the_content_at_once_and_shows_where_it_is(tmp_path
             seen.append(page.evaluate(FOCUS))
         assert all(outline != "none" for _, outline in seen), seen
         names = [name for name, _ in seen]
-        assert names[1:5] == ["FRACTAL node", "Overview", "Flows", "Runs"]
+        assert names[1:5] == ["FRACTAL node", "● well", "Overview", "Flows"]

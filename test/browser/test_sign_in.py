@@ -24,7 +24,7 @@ def test_a_person_on_this_machine_reads_without_a_token_and_signs_in_to_act(stag
     page.get_by_role("button", name="Sign in").click()
 
     page.get_by_role("button", name="Sign out operate").click()
-    page.get_by_role("link", name="Sign in").wait_for()
+    page.get_by_role("button", name="Sign in").wait_for()
 
 
 def test_a_wrong_token_is_refused_with_the_reason(stage, open_tab):

@@ -25,4 +25,4 @@ def test_an_action_is_a_command_for_whoever_may_not_operate():
     [shown] = shown_advice(advice, may_operate=False, may_edit=False)
     assert (shown.path, shown.command) == ("", "fractal-rm runs replay R")
     [shown] = shown_advice(advice, may_operate=True, may_edit=False)
-    assert shown.path == "runs/R/replay"
+    assert shown.path == "runs/R/replay?definition=recorded"

@@ -22,6 +22,8 @@ from fractal_rm.domain.errors import FractalError
 
 FOLDER = "configs"
 KEPT = 50  # older configurations are deleted
+CHANGED_FILES = "changed files"  # nobody has said who changed them
+KNOWN_LATER_MS = 10_000
 _NAME = re.compile(r"([0-9]{6,12})\.json")
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 MAX_BYTES = 64 * 1024 * 1024  # of one file; five files of the configuration have at most 20 MiB
@@ -47,20 +49,29 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 def store_applied(state: Path, files: Mapping[str, str], by: str, at_ms: int) -> Applied | None:
-    """Store a configuration durably. Returns None if the newest one is the same. Raises OSError."""
+    """Store a configuration durably. Returns None if the newest one is the same. Raises OSError.
+
+    A node notes that files have changed (`CHANGED_FILES`), perhaps before the program that wrote
+    them says who has done it: then the newest one is replaced.
+    """
     folder = state / FOLDER
     _make_folder(folder)
     with _locked(folder):
         numbers = _numbers(folder)
         newest = _newest_readable(folder, numbers)
+        number = max(numbers, default=0) + 1
         if newest is not None and newest.files == files:
-            return None
-        applied = Applied(max(numbers, default=0) + 1, at_ms, by, dict(files))
+            is_unsigned = newest.by == CHANGED_FILES and by != CHANGED_FILES
+            if not is_unsigned or abs(at_ms - newest.at_ms) > KNOWN_LATER_MS:
+                return None
+            number = newest.number  # the node was faster than whoever has written the files
+        applied = Applied(number, at_ms, by, dict(files))
         replace_file(
             _path(folder, applied.number), msgspec.json.encode(applied), mode=_PRIVATE_FILE
         )
-        for number in sorted(numbers)[: len(numbers) + 1 - KEPT]:
-            _path(folder, number).unlink(missing_ok=True)
+        kept = sorted({*numbers, number})
+        for old in kept[: max(len(kept) - KEPT, 0)]:
+            _path(folder, old).unlink(missing_ok=True)
     return applied
 
 
