@@ -20,7 +20,7 @@ from fractal_rm.web.pages.frame.site import Site
 # A page takes at most 200 ms. Usually the number is there at once; otherwise a person may ask to
 # count for longer.
 COUNT_WITHIN_S, PATIENT_S = 0.12, 15.0
-KINDS_WITHIN_S, EXAMPLES_WITHIN_S = 0.04, 0.02
+KINDS_WITHIN_S, EXAMPLES_WITHIN_S = 0.15, 0.2
 MAX_KINDS, MAX_EXAMPLES = 5, 5
 
 
