@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class FaultTimes:
-    """Call `update` every second or so. Nothing is remembered over a restart."""
+    """Call `update` every few seconds. Nothing is remembered over a restart."""
 
     def __init__(self) -> None:
         self._since_ms: dict[str, int] = {}

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 MakeWayIn = Callable[[Config, Intake], WayIn]
 
+FAULTS_EVERY_S = 5.0
+
 
 class Node:
     """The engine of this process and its ways in. Implements `Intake`.
@@ -60,6 +62,7 @@ class Node:
         self._serving = False
         self._watch = Watch(dependencies)
         self._fault_times = FaultTimes()
+        self._next_note_s = 0.0
 
     @property
     def unfinished(self) -> int:
@@ -264,11 +267,13 @@ class Node:
     def watch_journal(self) -> None:
         """Close the queue while the journal cannot write. Log when that begins and ends.
 
-        Notes since when checks are not well.
+        Notes since when checks are not well, every `FAULTS_EVERY_S`: to make all checks takes
+        longer than to look at the journal.
         """
         self._watch.look_at_journal()
         self._open_or_close_queue()
-        _ = self._note_faults(self.readiness())
+        if self._dependencies.clock.monotonic_s() >= self._next_note_s:
+            _ = self._note_faults(self.readiness())
 
     async def watch_clock(self) -> None:
         """Log changes of the clocks, and fire timers that became due during a suspend."""
@@ -332,7 +337,8 @@ class Node:
         )
 
     def _note_faults(self, checks: Iterable[ReadinessCheck]) -> dict[str, int]:
-        now_ms = self._dependencies.clock.now_ms()
+        clock = self._dependencies.clock
+        self._next_note_s, now_ms = clock.monotonic_s() + FAULTS_EVERY_S, clock.now_ms()
         return self._fault_times.update((each.name for each in checks if not each.ok), now_ms)
 
     def readiness(self) -> list[ReadinessCheck]:
