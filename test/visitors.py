@@ -15,6 +15,13 @@ _TOKEN = re.compile(r'name="form_token" value="([^"]*)"')
 FROM_ELSEWHERE = {"X-Forwarded-For": "192.0.2.7"}
 
 
+def shown_words(source: str, drawn: str = "") -> str:
+    """What a person reads of the main part of a page, without what matches ``drawn``."""
+    main = source.partition("<main")[2].partition("</main>")[0].partition(">")[2]
+    words = re.sub(f"{drawn}|<[^>]*>" if drawn else "<[^>]*>", " ", main, flags=re.DOTALL)
+    return " ".join(html.unescape(words).split())
+
+
 class Page(NamedTuple):
     """A response. ``text`` is its content."""
 

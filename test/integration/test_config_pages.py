@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import http.client
 import re
 import subprocess
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import pytest
 
 from components import Components
 from nodes import HOST, NodeProcess, wait_until
+from visitors import FORM, Visitor, shown_words
 
 FLOWS = """\
 1 first
@@ -46,9 +46,7 @@ class Page(NamedTuple):
     @property
     def text(self) -> str:
         """What a person reads."""
-        main = self.source.partition("<main")[2]
-        words = re.sub(r"<svg.*?</svg>|<[^>]*>", " ", main, flags=re.DOTALL)
-        return " ".join(html.unescape(words).split())
+        return shown_words(self.source, "<svg.*?</svg>")
 
     @property
     def draft(self) -> str:
@@ -67,7 +65,10 @@ class Reader:
         self.node = node
         words = [word for scope in scopes or ("admin",) for word in ("--scope", scope)]
         name = "-".join(scopes) or "anna"
-        self.token = node.command("token", "new", name, *words).stdout.strip()
+        token = node.command("token", "new", name, *words).stdout.strip()
+        self.browser = Visitor(
+            node.rest, Authorization=f"Bearer {token}", Sec_Fetch_Site="same-origin"
+        )
 
     def read(self, path: str) -> Page:
         return self._ask("GET", path)
@@ -88,17 +89,9 @@ class Reader:
         return self.send(page, "config/edit/flows.conf", text=sent, do=do, **fields)
 
     def _ask(self, method: str, path: str, body: str | None = None) -> Page:
-        connection = http.client.HTTPConnection(HOST, self.node.rest, timeout=60)
-        try:
-            headers = {"Authorization": f"Bearer {self.token}", "Sec-Fetch-Site": "same-origin"}
-            if body is not None:
-                headers["Content-Type"] = "application/x-www-form-urlencoded"
-            connection.request(method, f"/{path}", body, headers)
-            response = connection.getresponse()
-            text = response.read().decode()
-            return Page(response.status, response.getheader("location") or "", text)
-        finally:
-            connection.close()
+        fields = {} if body is None else {"Content_Type": FORM}
+        answer = self.browser.ask(method, f"/{path}", body and body.encode(), **fields)
+        return Page(answer.status, answer.headers.get("location", ""), answer.text)
 
 
 @pytest.fixture(scope="module")

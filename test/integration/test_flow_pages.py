@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import http.client
 import re
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -15,8 +14,9 @@ from fractal_rm.domain.node_status import FlowStatus
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import FailureGroup
 from fractal_rm.web.pages.flows.flow_steps import failure_label, picture_of, steps_of
-from nodes import HOST, wait_until
+from nodes import wait_until
 from page_stage import PageStage, page_stage
+from visitors import FORM, Visitor, shown_words
 
 FORM_TOKEN = re.compile(r'name="form_token" value="([^"]*)"')
 REQUEST = re.compile(r'name="request" value="([^"]*)"')
@@ -30,9 +30,7 @@ class Page(NamedTuple):
     @property
     def text(self) -> str:
         """What a person reads, without the picture."""
-        main = self.source.partition("<main")[2]
-        words = re.sub(r"<svg class=\"picture.*?</svg>|<[^>]*>", " ", main, flags=re.DOTALL)
-        return " ".join(html.unescape(words).split())
+        return shown_words(self.source, '<svg class="picture.*?</svg>')
 
     @property
     def picture(self) -> str:
@@ -47,6 +45,7 @@ class Reader:
     def __init__(self, stage: PageStage, *scopes: str, name: str = "anna") -> None:
         self.stage = stage
         self.token = stage.token(*scopes, name=name)
+        self.browser = Visitor(stage.node.rest, Authorization=f"Bearer {self.token}")
 
     def read(self, path: str) -> Page:
         return self._ask("GET", path)
@@ -59,18 +58,9 @@ class Reader:
         return self._ask("POST", path, body)
 
     def _ask(self, method: str, path: str, body: str | None = None) -> Page:
-        connection = http.client.HTTPConnection(HOST, self.stage.node.rest, timeout=30)
-        try:
-            headers = {"Authorization": f"Bearer {self.token}"}
-            if body is not None:
-                headers["Content-Type"] = "application/x-www-form-urlencoded"
-                headers["Sec-Fetch-Site"] = "same-origin"
-            connection.request(method, f"/{path}", body, headers)
-            response = connection.getresponse()
-            names = {name.lower(): value for name, value in response.getheaders()}
-            return Page(response.status, names, response.read().decode())
-        finally:
-            connection.close()
+        fields = {} if body is None else {"Content_Type": FORM, "Sec_Fetch_Site": "same-origin"}
+        answer = self.browser.ask(method, f"/{path}", body and body.encode(), **fields)
+        return Page(answer.status, answer.headers, answer.text)
 
 
 @pytest.fixture(scope="module")

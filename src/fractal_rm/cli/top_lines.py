@@ -10,7 +10,7 @@ from fractal_rm.cli.options import moment, table_lines
 from fractal_rm.cli.safe_text import fit, safe_line
 from fractal_rm.cli.statuses import Processes
 from fractal_rm.cli.words import short_moment
-from fractal_rm.domain.node_status import FlowStatus, NodeStatus
+from fractal_rm.domain.node_status import FlowStatus, NodeStatus, flows_now
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.domain.story.words import cut, duration, size
 from fractal_rm.engine.ports import FailureGroup, Minute
@@ -137,9 +137,7 @@ def _flow_table(statuses: Sequence[NodeStatus], picture: Picture, columns: int) 
             runs[minute.flow] = runs.get(minute.flow, 0) + minute.runs
         elif minute.flow is not None and minute.state in TROUBLE_STATES:
             bad[minute.flow] = bad.get(minute.flow, 0) + minute.runs
-    now: dict[str, FlowStatus] = {}
-    for flow in (flow for status in statuses for flow in status.flows):
-        now[flow.flow] = _sum(now.get(flow.flow), flow)
+    now = flows_now(statuses)
     names = {*runs, *bad, *(name for name, each in now.items() if _is_busy(each))}
 
     def weight(name: str) -> tuple[int, int, int, str]:
@@ -163,18 +161,6 @@ def _flow_table(statuses: Sequence[NodeStatus], picture: Picture, columns: int) 
 
 def _is_busy(flow: FlowStatus) -> bool:
     return bool(flow.waiting or flow.in_flight or flow.paused_by)
-
-
-def _sum(one: FlowStatus | None, other: FlowStatus) -> FlowStatus:
-    if one is None:
-        return other
-    return FlowStatus(
-        one.flow,
-        one.waiting + other.waiting,
-        one.in_flight + other.in_flight,
-        one.waiting_for_limit + other.waiting_for_limit,
-        one.paused_by or other.paused_by,
-    )
 
 
 def _flow_row(flow: FlowStatus, runs: int, bad: int) -> tuple[object, ...]:

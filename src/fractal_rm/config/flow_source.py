@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from fractal_rm.config.applied import NotKept, applied_numbers, read_applied
+from fractal_rm.config.compile import digests_of
 from fractal_rm.config.load import read_file
 from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.masking.flow_text import masked_flow_line
-from fractal_rm.flowlang import compile_flows
 from fractal_rm.flowlang.scan import text_lines
 
 FILE = "flows.conf"
@@ -29,16 +29,12 @@ class SourceLine(msgspec.Struct, frozen=True):
 def flows_text_in_force(config: Config) -> str | None:
     """The text of flows.conf from which the flows of a configuration were compiled.
 
-    It is the file on the disk, or one of the configurations that were applied. None: neither has
-    these flows, for example because the disk was full when the file was changed. Reads the disk,
-    and compiles the flows, so call it once for each configuration.
+    It is the file on the disk, or that of the newest configuration that was applied. None: it is
+    neither, for example because the disk was full when the file was changed. Reads the disk.
     """
-    endpoints = {name: tuple(each.endpoints) for name, each in config.components.items()}
-    for text in _candidates(config):
-        flows, _ = compile_flows(text, endpoints)
-        if dict(flows) == dict(config.flows):
-            return text
-    return None
+    wanted = config.file_digests.get(FILE)
+    texts = _candidates(config)
+    return next((text for text in texts if digests_of({FILE: text})[FILE] == wanted), None)
 
 
 def _candidates(config: Config) -> Iterator[str]:

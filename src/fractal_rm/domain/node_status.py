@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 
@@ -65,3 +67,40 @@ class NodeStatus(msgspec.Struct, frozen=True):
     unprojected_bytes: int = 0
     journal_blocked: str | None = None
     faults_since_ms: dict[str, int] = {}
+
+
+def flows_now(processes: Iterable[NodeStatus]) -> dict[str, FlowStatus]:
+    """What waits and is in flight of each flow, in all processes."""
+    now: dict[str, FlowStatus] = {}
+    for each in (flow for process in processes for flow in process.flows):
+        other = now.get(each.flow)
+        now[each.flow] = each if other is None else _together(each, other)
+    return now
+
+
+def _together(one: FlowStatus, other: FlowStatus) -> FlowStatus:
+    steps = {*one.at_steps, *other.at_steps}
+    return FlowStatus(
+        one.flow,
+        one.waiting + other.waiting,
+        one.in_flight + other.in_flight,
+        one.waiting_for_limit + other.waiting_for_limit,
+        one.paused_by or other.paused_by,
+        one.paused_ms or other.paused_ms,
+        {step: one.at_steps.get(step, 0) + other.at_steps.get(step, 0) for step in steps},
+    )
+
+
+def components_now(processes: Iterable[NodeStatus]) -> dict[str, ComponentStatus]:
+    """What each component does, in all processes. A circuit that is not closed is shown."""
+    now: dict[str, ComponentStatus] = {}
+    for each in (component for process in processes for component in process.components):
+        other = now.get(each.component)
+        if other is None:
+            now[each.component] = each
+            continue
+        shown = each if other.circuit in (None, "closed") else other
+        now[each.component] = msgspec.structs.replace(
+            shown, in_flight=each.in_flight + other.in_flight, waiting=each.waiting + other.waiting
+        )
+    return now

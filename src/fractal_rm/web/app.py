@@ -49,10 +49,10 @@ from fractal_rm.web.api.metrics import GetMetrics
 from fractal_rm.web.api.node import node_routes
 from fractal_rm.web.api.query import check_query
 from fractal_rm.web.api.triggers import TriggerHandler, endpoint_routes, flow_trigger_routes
+from fractal_rm.web.head import accepts_page
 from fractal_rm.web.late_operator import LateOperator
 from fractal_rm.web.page_paths import is_endpoint, is_nowhere, is_page, parts_of
 from fractal_rm.web.problems import Problem, problem_app
-from fractal_rm.web.refusal_pages import accepts_page
 
 _NOT_LOADED = "The part of the interface for operators cannot be loaded"
 

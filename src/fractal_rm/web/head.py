@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -54,6 +55,11 @@ class Head(msgspec.Struct):
 def is_for_page(accept: bytes) -> bool:
     """Whether a value of Accept is that of a browser that shows a page."""
     return b"text/html" in accept.lower()
+
+
+def accepts_page(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request with these header fields comes from a browser that shows a page."""
+    return any(name == b"accept" and is_for_page(value) for name, value in fields)
 
 
 def read_head(  # noqa: C901 - one for each header field

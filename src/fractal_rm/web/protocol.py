@@ -241,7 +241,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if head.version == "1.0":
             self.expect_100_continue = False  # HTTP/1.0 does not have it (RFC 9110, 10.1.1)
         if isinstance(checked, Problem):
-            self._refuse(checked)
+            self._refuse(checked, as_page=self._client.visitor is not None and head.accepts_page)
         else:
             self.url = origin_form(head)
             self._client.describe(checked, cast("dict[str, Any]", self.scope)["state"])
@@ -281,7 +281,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if was_last and self._last_problem is not None:
             self._send_last(self._last_problem)
 
-    def _refuse(self, refusal: Problem) -> None:
+    def _refuse(self, refusal: Problem, *, as_page: bool) -> None:
         """Let uvicorn answer the request with an application that refuses it.
 
         So the refusal is sent after the responses to earlier requests.
@@ -289,7 +289,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._progress.refused = True
         self.url = b"/"  # the real target may be invalid, and the application does not use it
         app = self.app
-        self.app = refusing_app(refusal, self.headers, is_page=self._client.visitor is not None)
+        self.app = refusing_app(refusal, as_page=as_page)
         if self._client.answers_late and self._is_idle():
             self.app = self._shared.late_refusals.app(self.app, self.transport.abort)
         super().on_headers_complete()

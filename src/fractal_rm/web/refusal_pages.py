@@ -5,13 +5,11 @@ It is made without the templates of the pages: whoever is refused makes the node
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 from typing import Any
 
 from fractal_rm.domain.handoff.messages import CODE_PREFIX
 from fractal_rm.domain.safe_text import safe_text
-from fractal_rm.web.head import is_for_page
 from fractal_rm.web.problems import Problem, answering_app, problem_app
 
 _MAKE_ONE = (
@@ -54,17 +52,12 @@ _HEADERS = [
 ]
 
 
-def accepts_page(fields: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a request with these header fields comes from a browser that shows a page."""
-    return any(name == b"accept" and is_for_page(value) for name, value in fields)
-
-
-def refusing_app(problem: Problem, fields: Iterable[tuple[bytes, bytes]], *, is_page: bool) -> Any:
+def refusing_app(problem: Problem, *, as_page: bool) -> Any:
     """Make an ASGI application that answers with ``problem`` and closes the connection.
 
-    ``is_page``: the request is for a page. Then a browser gets a page.
+    ``as_page``: a browser has asked for a page, and gets one.
     """
-    if not is_page or not accepts_page(fields):
+    if not as_page:
         return problem_app(problem)
     return answering_app(
         problem.status, refusal_page(problem), "text/html; charset=utf-8", _HEADERS

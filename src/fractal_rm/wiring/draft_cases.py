@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import msgspec
 from fractal_rm.cases.draft import Begin
 from fractal_rm.cases.read import FILE
 from fractal_rm.domain.case_report import MAX_CASES, NO_CASES, CaseReport, CaseResult
+from fractal_rm.wiring.own_processes import run_module
 
 SECONDS = 10
 MODULE = "fractal_rm.cases.draft"
@@ -40,13 +40,9 @@ class DraftCases:
 def _run(folder: Path, draft: str, seconds: int) -> CaseReport:
     if not os.path.lexists(folder / FILE):
         return NO_CASES
-    command = [sys.executable, "-m", MODULE, str(folder), str(seconds)]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    arguments = str(folder), str(seconds)
     try:
-        ended = subprocess.run(  # noqa: S603 - this program itself
-            command, input=draft.encode(), capture_output=True, env=environ, timeout=seconds + 2,
-            check=False,
-        )  # fmt: skip
+        ended = run_module(MODULE, *arguments, within_s=seconds + 2, given=draft.encode())
     except subprocess.TimeoutExpired as error:
         return report_of(error.stdout or b"", f"they took more than {seconds} s")
     except OSError as error:

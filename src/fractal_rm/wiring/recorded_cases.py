@@ -6,13 +6,12 @@ So a node that nobody asks for a case never loads the simulation.
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from fractal_rm.domain.case_report import CaseText
+from fractal_rm.wiring.own_processes import run_module
 
 SECONDS = 20
 PROGRAM = "fractal_rm.cli.main"
@@ -38,12 +37,9 @@ class RecordedCases:
 
 
 def _record(folder: Path, run_id: str, seconds: int) -> CaseText:
-    command = [sys.executable, "-m", PROGRAM, "runs", "record", run_id, "--config", str(folder)]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    arguments = "runs", "record", run_id, "--config", str(folder)
     try:
-        ended = subprocess.run(  # noqa: S603 - this program itself
-            command, capture_output=True, env=environ, timeout=seconds, check=False
-        )
+        ended = run_module(PROGRAM, *arguments, within_s=seconds)
     except subprocess.TimeoutExpired:
         return CaseText(fault=f"it took more than {seconds} s")
     except OSError as error:

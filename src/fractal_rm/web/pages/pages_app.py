@@ -65,7 +65,7 @@ def make_pages_app(
     config, recent = operator.configuration.config, Recent(history, clock)
     statuses, samples = operator.processes.statuses, Samples(history, config, clock)
     others = OtherNodes(history, samples, clock)
-    conditions = OwnConditions(config, statuses, samples, others)
+    conditions = OwnConditions(config, samples, others)
     site = Site(
         rest,
         history, intake, operator, config, clock, telemetry, sessions,

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 
 import msgspec
 
-from fractal_rm.config.applied import NotKept, applied_numbers
-from fractal_rm.config.compile import FILES
 from fractal_rm.config.flow_source import flows_text_in_force
-from fractal_rm.config.model import Config
-from fractal_rm.config.regular_file import Version, file_version
-from fractal_rm.domain.findings import Level
-from fractal_rm.web.config_check import ConfigCheck, FindingView
-
-# The digest in force, the state of each file, and the newest configuration that was stored: it is
-# stored a moment after it was applied.
-Stamp = tuple[str, tuple[Version | None, ...], int]
+from fractal_rm.domain.findings import Finding, Level
+from fractal_rm.web.config_check import ConfigCheck
 
 
 class FilesOnDisk(msgspec.Struct, frozen=True):
@@ -29,47 +19,29 @@ class FilesOnDisk(msgspec.Struct, frozen=True):
     """
 
     is_in_force: bool
-    error: FindingView | None
+    error: Finding | None
     flows_text: str | None
 
 
 class FilesWatch:
-    """Compares the files when they or the configuration in force have changed, and only then."""
+    """Compares the files. The text in force is read once for each configuration."""
 
     def __init__(self, check: ConfigCheck) -> None:
         self._check = check
-        self._stamp: Stamp | None = None
-        self._found = FilesOnDisk(is_in_force=True, error=None, flows_text=None)
-        self._one_at_a_time = asyncio.Lock()
+        self._flows: tuple[str, str] | None = None  # the digest in force, and the text
 
     async def now(self) -> FilesOnDisk:
         """The files as they are now."""
-        async with self._one_at_a_time:
-            config = self._check.config()
-            stamp = await asyncio.to_thread(_stamp_of, config)
-            if stamp != self._stamp:
-                view = await self._check.view()
-                errors = [each for each in view.findings if each.level == Level.ERROR.value]
-                text = await asyncio.to_thread(flows_text_in_force, config)
-                self._found = FilesOnDisk(view.is_in_force, errors[0] if errors else None, text)
-                self._stamp = stamp
-            return self._found
+        digest, on_disk = self._check.config().digest, await self._check.on_disk()
+        errors = [each for each in on_disk.findings if each.level is Level.ERROR]
+        is_in_force = on_disk.config is not None and on_disk.config.digest == digest
+        return FilesOnDisk(is_in_force, errors[0] if errors else None, await self._flows_text())
 
-
-def _stamp_of(config: Config) -> Stamp:
-    versions = tuple(_version(Path(config.folder) / file) for file in FILES)
-    return config.digest, versions, _newest_stored(Path(config.state_path))
-
-
-def _newest_stored(state: Path) -> int:
-    try:
-        return max(applied_numbers(state), default=0)
-    except NotKept:
-        return 0
-
-
-def _version(path: Path) -> Version | None:
-    try:
-        return file_version(os.stat(path))  # noqa: PTH116 - as in config.load
-    except (OSError, ValueError):
-        return None
+    async def _flows_text(self) -> str | None:
+        config = self._check.config()
+        if self._flows is None or self._flows[0] != config.digest:
+            text = await asyncio.to_thread(flows_text_in_force, config)
+            if text is None:  # a configuration is stored a moment after it was applied
+                return None
+            self._flows = config.digest, text
+        return self._flows[1]

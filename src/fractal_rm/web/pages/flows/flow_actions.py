@@ -7,11 +7,10 @@ from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
 from fractal_rm.domain.actions import PauseFlow, ResumeFlow
-from fractal_rm.domain.node_status import FlowStatus
+from fractal_rm.domain.node_status import FlowStatus, flows_now
 from fractal_rm.domain.pause_effects import effects_of_pause, effects_of_resume
 from fractal_rm.web.pages.actions.asked import RequestKey, do, gone_to, new_key
-from fractal_rm.web.pages.flows.flow_view import flows_now
-from fractal_rm.web.pages.flows.flows import counts_of, flow_in_force
+from fractal_rm.web.pages.flows.flows import flow_in_force
 from fractal_rm.web.pages.frame.forms import read_form
 from fractal_rm.web.pages.frame.notices import Notice
 from fractal_rm.web.pages.frame.site import AnyRequest, Site
@@ -31,7 +30,7 @@ def flow_action_routes(site: Site) -> list[HTTPRouteHandler]:
     async def ask_pause(request: AnyRequest) -> Response[bytes]:
         flow = flow_in_force(site, request.path_params["flow_id"])
         config, now = site.config(), await _status(site, flow.id)
-        counts = await counts_of(site)
+        counts = await site.recent.counts()
         [figures] = [
             each
             for each in flow_figures([flow.id], counts.minutes, counts.hours)

@@ -19,14 +19,13 @@ from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.masking.omitted import Omission
 from fractal_rm.domain.missing_fields import MissingField
 from fractal_rm.domain.needs import payload_paths
-from fractal_rm.domain.node_status import FlowStatus
+from fractal_rm.domain.node_status import FlowStatus, flows_now
 from fractal_rm.domain.refusals import Malformed, Refused
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.trial import fields_that_are_missing, payload_to_edit, payload_to_send
 from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine.ports import RunSummary
 from fractal_rm.web.pages.actions.asked import RequestKey, RunId, gone_to, new_key
-from fractal_rm.web.pages.flows.flow_view import flows_now
 from fractal_rm.web.pages.flows.flows import flow_in_force
 from fractal_rm.web.pages.frame.forms import MAX_FORM_BYTES, read_form, read_page_query
 from fractal_rm.web.pages.frame.notices import Notice

@@ -8,11 +8,10 @@ import msgspec
 from markupsafe import Markup
 
 from fractal_rm.domain.duration_counts import added
-from fractal_rm.domain.node_status import ComponentStatus, FlowStatus, NodeStatus
 from fractal_rm.domain.story.words import duration
 from fractal_rm.engine.ports import Minute
-from fractal_rm.web.pages.numbers.charts import bars, share_bar
-from fractal_rm.web.pages.numbers.figures import EXECUTED, FlowFigures
+from fractal_rm.web.pages.numbers.charts import share_bar
+from fractal_rm.web.pages.numbers.figures import EXECUTED
 
 
 class DurationRow(msgspec.Struct, frozen=True):
@@ -22,52 +21,6 @@ class DurationRow(msgspec.Struct, frozen=True):
     runs: int
     share: float
     bar: Markup
-
-
-def flows_now(processes: Iterable[NodeStatus]) -> dict[str, FlowStatus]:
-    """What waits and is in flight of each flow, in all processes."""
-    now: dict[str, FlowStatus] = {}
-    for each in (flow for process in processes for flow in process.flows):
-        other = now.get(each.flow)
-        now[each.flow] = each if other is None else _together(each, other)
-    return now
-
-
-def _together(one: FlowStatus, other: FlowStatus) -> FlowStatus:
-    steps = {*one.at_steps, *other.at_steps}
-    return FlowStatus(
-        one.flow,
-        one.waiting + other.waiting,
-        one.in_flight + other.in_flight,
-        one.waiting_for_limit + other.waiting_for_limit,
-        one.paused_by or other.paused_by,
-        one.paused_ms or other.paused_ms,
-        {step: one.at_steps.get(step, 0) + other.at_steps.get(step, 0) for step in steps},
-    )
-
-
-def components_now(processes: Iterable[NodeStatus]) -> dict[str, ComponentStatus]:
-    """What each component does, in all processes. A circuit that is not closed is shown."""
-    now: dict[str, ComponentStatus] = {}
-    for each in (component for process in processes for component in process.components):
-        other = now.get(each.component)
-        if other is None:
-            now[each.component] = each
-            continue
-        shown = each if other.circuit in (None, "closed") else other
-        now[each.component] = msgspec.structs.replace(
-            shown, in_flight=each.in_flight + other.in_flight, waiting=each.waiting + other.waiting
-        )
-    return now
-
-
-def chart_of(figures: FlowFigures) -> Markup:
-    """The runs of a flow in the last 24 hours: accepted, and those in trouble."""
-    trouble = [bad for _, bad in figures.by_hour]
-    good = [max(0, all_runs - bad) for all_runs, bad in figures.by_hour]
-    accepted = sum(all_runs for all_runs, _ in figures.by_hour)
-    label = f"last 24 hours: {accepted:,} runs accepted, {sum(trouble):,} in trouble"
-    return bars(label, ("fail", trouble), ("accent", good))
 
 
 def duration_rows(counts: Iterable[Minute]) -> list[DurationRow]:

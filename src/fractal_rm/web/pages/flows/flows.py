@@ -14,34 +14,21 @@ from markupsafe import Markup
 from fractal_rm.config.flow_source import SourceLine, lines_of_flow
 from fractal_rm.domain.flow import Flow, components_called_by
 from fractal_rm.domain.journal_errors import JournalError
-from fractal_rm.domain.node_status import FlowStatus
+from fractal_rm.domain.node_status import FlowStatus, components_now, flows_now
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.engine.ports import FailureGroup, Failures, Found
 from fractal_rm.pictures.card import heading
 from fractal_rm.web.pages.configuration.files_on_disk import FilesOnDisk, FilesWatch
 from fractal_rm.web.pages.flows.flow_steps import picture_of, steps_of
-from fractal_rm.web.pages.flows.flow_view import (
-    chart_of,
-    components_now,
-    duration_rows,
-    flows_now,
-)
+from fractal_rm.web.pages.flows.flow_view import duration_rows
 from fractal_rm.web.pages.frame.site import AnyRequest, Site
+from fractal_rm.web.pages.numbers.charts import chart_of
 from fractal_rm.web.pages.numbers.figures import FlowFigures, flow_figures
-from fractal_rm.web.pages.numbers.recent import MINUTE_MS, SHOWN_HOURS, SHOWN_MINUTES, Series
+from fractal_rm.web.pages.numbers.recent import HOUR_MS
 
-HOUR_MS = 60 * MINUTE_MS
 LAST_RUNS, LAST_FAILURES = 10, 5
 WITHIN_S = 0.04  # for each question about one flow
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """The counts of the last hour and of the last day. ``problem``: why they are not known."""
-
-    minutes: Series
-    hours: Series
-    problem: str = ""
 
 
 class Past(msgspec.Struct, frozen=True):
@@ -51,16 +38,6 @@ class Past(msgspec.Struct, frozen=True):
     runs: Found = Found([])
     trouble: Found = Found([])
     problem: str = ""
-
-
-async def counts_of(site: Site) -> Counts:
-    """The counts of all flows."""
-    try:
-        return Counts(await site.recent.minutes(), await site.recent.hours())
-    except JournalError as error:
-        now_ms = site.clock.now_ms()
-        minutes = Series.before(now_ms, MINUTE_MS, SHOWN_MINUTES)
-        return Counts(minutes, Series.before(now_ms, HOUR_MS, SHOWN_HOURS), str(error))
 
 
 def flow_in_force(site: Site, flow_id: str) -> Flow:
@@ -78,7 +55,7 @@ def flow_routes(site: Site) -> list[HTTPRouteHandler]:
     @get("/flows")
     async def show_all(request: AnyRequest) -> Response[bytes]:
         statuses = await site.operator.processes.statuses()
-        counts, now = await counts_of(site), flows_now(statuses.processes)
+        counts, now = await site.recent.counts(), flows_now(statuses.processes)
         config = site.config()
         figures = flow_figures((*config.flows, *now), counts.minutes, counts.hours)
         last = _last_failures((await _failures(site)).groups)
@@ -93,7 +70,7 @@ def flow_routes(site: Site) -> list[HTTPRouteHandler]:
     async def show_one(request: AnyRequest) -> Response[bytes]:
         flow = flow_in_force(site, request.path_params["flow_id"])
         statuses = await site.operator.processes.statuses()
-        counts, past = await counts_of(site), await asyncio.to_thread(_past, site, flow.id)
+        counts, past = await site.recent.counts(), await asyncio.to_thread(_past, site, flow.id)
         now, on_disk = flows_now(statuses.processes), await files.now()
         status = now.get(flow.id, FlowStatus(flow.id))
         figures = flow_figures([flow.id], counts.minutes, counts.hours)

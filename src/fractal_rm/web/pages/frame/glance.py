@@ -69,7 +69,7 @@ class Glances:
         try:
             trouble = trouble_now(await self._recent.minutes(), await self._recent.hours(), now_ms)
             last_ms = await self._recent.last_trouble_ms()
-            others = not_well(await self._conditions.now(wait_s=0))
+            others = not_well(await self._conditions.now(statuses.processes, wait_s=0))
             failures, dead = await asyncio.to_thread(self._count, now_ms)
         except JournalError:  # the pages that need the journal say why
             return Glance(Health("fail", "✗", "a journal cannot be read"))

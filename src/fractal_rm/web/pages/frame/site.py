@@ -104,9 +104,9 @@ class Site:
 
         The template gets ``values``, ``shown`` (see `Shown`) and ``glance`` (see `Glance`).
         """
-        if self.visitor(request).may("read"):
-            _ = await self.glances.now()
-        return self.page_at_once(request, template, status, **values)
+        shown = Shown(self, request)
+        glance = await self.glances.now() if shown.visitor.may("read") else UNKNOWN
+        return self._response(template, status, shown=shown, glance=glance, **values)
 
     def page_at_once(
         self, request: AnyRequest, template: str, /, status: int = 200, **values: object
@@ -114,7 +114,10 @@ class Site:
         """The same with the newest glance that there is."""
         shown = Shown(self, request)
         glance = self.glances.newest if shown.visitor.may("read") else UNKNOWN
-        text = self.templates.get_template(template).render(shown=shown, glance=glance, **values)
+        return self._response(template, status, shown=shown, glance=glance, **values)
+
+    def _response(self, template: str, status: int, **values: object) -> Response[bytes]:
+        text = self.templates.get_template(template).render(**values)
         return Response(text.encode(), status_code=status, headers=HEADERS, media_type=HTML)
 
 

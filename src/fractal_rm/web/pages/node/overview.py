@@ -13,12 +13,12 @@ from markupsafe import Markup
 from fractal_rm.config.model import Config
 from fractal_rm.domain.conditions import conditions_of, split
 from fractal_rm.domain.journal_errors import JournalError
-from fractal_rm.domain.node_status import FlowStatus, NodeStatus
+from fractal_rm.domain.node_status import FlowStatus, NodeStatus, flows_now
 from fractal_rm.domain.story.words import duration
 from fractal_rm.engine.ports import Failures
 from fractal_rm.web.pages.frame.site import AnyRequest, Site
 from fractal_rm.web.pages.frame.text_filters import about, rate
-from fractal_rm.web.pages.numbers.charts import bars
+from fractal_rm.web.pages.numbers.charts import bars, chart_of
 from fractal_rm.web.pages.numbers.figures import (
     NOW_MINUTES,
     FlowFigures,
@@ -30,7 +30,7 @@ from fractal_rm.web.pages.numbers.figures import (
     per_second_now,
     steps_of,
 )
-from fractal_rm.web.pages.numbers.recent import MINUTE_MS, SHOWN_HOURS, SHOWN_MINUTES, Series
+from fractal_rm.web.pages.numbers.recent import MINUTE_MS, SHOWN_MINUTES, Series
 from fractal_rm.web.pages.trouble.failure_rows import failure_rows
 
 MAX_FLOWS, MAX_FAILURES = 25, 8
@@ -83,7 +83,7 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
         past = await _past(site)
         now_ms, config = site.clock.now_ms(), site.config()
         conditions, also_well = split(
-            [*conditions_of(statuses.processes), *await site.conditions.now()]
+            [*conditions_of(statuses.processes), *await site.conditions.now(statuses.processes)]
         )
         rows = flow_rows(config, statuses.processes, past)
         return await site.page(
@@ -107,14 +107,12 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
 
 
 async def _past(site: Site) -> Past:
-    recent = site.recent
+    counts, failures, problem = await site.recent.counts(), Failures([]), ""
     try:
-        return Past(await recent.minutes(), await recent.hours(), await recent.failures())
+        failures = await site.recent.failures()
     except JournalError as error:
-        now_ms = site.clock.now_ms()
-        minutes = Series.before(now_ms, MINUTE_MS, SHOWN_MINUTES)
-        hours = Series.before(now_ms, 60 * MINUTE_MS, SHOWN_HOURS)
-        return Past(minutes, hours, Failures([]), str(error))
+        problem = str(error)
+    return Past(counts.minutes, counts.hours, failures, counts.problem or problem)
 
 
 def figures_of(processes: Sequence[NodeStatus], minutes: Series, now_ms: int) -> list[Figure]:
@@ -179,29 +177,11 @@ def flow_rows(config: Config, processes: Sequence[NodeStatus], past: Past) -> li
     return [_flow_row(each, config, now) for each in figures]
 
 
-def flows_now(processes: Sequence[NodeStatus]) -> dict[str, FlowStatus]:
-    """What waits and is in flight of each flow, in all processes."""
-    now: dict[str, FlowStatus] = {}
-    for each in (flow for process in processes for flow in process.flows):
-        other = now.get(each.flow, FlowStatus(each.flow))
-        now[each.flow] = FlowStatus(
-            each.flow,
-            each.waiting + other.waiting,
-            each.in_flight + other.in_flight,
-            each.waiting_for_limit + other.waiting_for_limit,
-            each.paused_by or other.paused_by,
-        )
-    return now
-
-
 def _flow_row(figures: FlowFigures, config: Config, now: dict[str, FlowStatus]) -> FlowRow:
     flow = config.flows.get(figures.flow)
-    accepted, trouble = map(list, zip(*figures.by_hour, strict=True))
-    good = [max(0, all_runs - bad) for all_runs, bad in figures.by_hour]
-    label = f"last 24 hours: {sum(accepted):,} runs accepted, {sum(trouble):,} in trouble"
     return FlowRow(
         figures,
         "not configured" if flow is None else flow.title,
         now.get(figures.flow, FlowStatus(figures.flow)),
-        bars(label, ("fail", trouble), ("accent", good)),
+        chart_of(figures),
     )

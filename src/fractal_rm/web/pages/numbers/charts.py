@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from fractal_rm.domain.safe_text import safe_block
+from fractal_rm.web.pages.numbers.figures import FlowFigures
 
 HEIGHT = 28  # of a chart, in its own units; the style sheet says how large it is on a page
 STEP, BAR = 4, 3  # a bar of 3 units, and a gap
@@ -61,3 +62,12 @@ def _height(number: float, most: float, room: int) -> int:
     if number <= 0 or most <= 0:
         return 0
     return min(room, max(LEAST, round(number / most * HEIGHT)))
+
+
+def chart_of(figures: FlowFigures) -> Markup:
+    """The runs of a flow in the last 24 hours: accepted, and those in trouble."""
+    trouble = [bad for _, bad in figures.by_hour]
+    good = [max(0, all_runs - bad) for all_runs, bad in figures.by_hour]
+    accepted = sum(all_runs for all_runs, _ in figures.by_hour)
+    label = f"last 24 hours: {accepted:,} runs accepted, {sum(trouble):,} in trouble"
+    return bars(label, ("fail", trouble), ("accent", good))

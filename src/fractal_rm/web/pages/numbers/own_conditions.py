@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fractal_rm.adapters.disk_space import disk_space
-from fractal_rm.adapters.local_socket.other_processes import Statuses
 from fractal_rm.config.model import Config
 from fractal_rm.domain.balancer_seen import balancer_condition
 from fractal_rm.domain.conditions import Condition, disk_condition, nodes_condition
 from fractal_rm.domain.node_check import fault_of
+from fractal_rm.domain.node_status import NodeStatus
 from fractal_rm.web.pages.numbers.peers import OtherNodes
 from fractal_rm.web.pages.numbers.samples import WAIT_S, WINDOW_MINUTES, Samples
 
@@ -22,18 +22,16 @@ class OwnConditions:
     def __init__(
         self,
         config: Callable[[], Config],
-        statuses: Callable[[], Awaitable[Statuses]],
         samples: Samples,
         others: OtherNodes,
     ) -> None:
         self._config = config
-        self._statuses = statuses
         self._samples = samples
         self._others = others
 
-    async def now(self, wait_s: float = WAIT_S) -> list[Condition]:
+    async def now(self, processes: Sequence[NodeStatus], wait_s: float = WAIT_S) -> list[Condition]:
         """The conditions, after at most about ``wait_s`` for what is being read."""
-        config, processes = self._config(), (await self._statuses()).processes
+        config = self._config()
         disk, balancer, nodes = await asyncio.gather(
             asyncio.to_thread(disk_space, Path(config.state_path)),
             self.balancer(wait_s),

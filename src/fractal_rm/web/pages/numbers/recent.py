@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES
 from fractal_rm.engine.ports import Clock, Failures, History, Minute
@@ -38,8 +39,19 @@ class Series(msgspec.Struct, frozen=True):
         return cls(begin_ms, step_ms, steps, [])
 
 
+class Counts(msgspec.Struct, frozen=True):
+    """The counts of the last hour and of the last day. ``problem``: why they are not known."""
+
+    minutes: Series
+    hours: Series
+    problem: str = ""
+
+
 class Recent:
-    """Answers of the history, which are kept for a few seconds. Methods raise JournalError."""
+    """Answers of the history, which are kept for a few seconds.
+
+    All methods but `counts` raise JournalError.
+    """
 
     def __init__(self, history: History, clock: Clock) -> None:
         self._history = history
@@ -56,6 +68,15 @@ class Recent:
     async def hours(self) -> Series:
         """The last 24 hours of all flows. The counts are up to 20 s old."""
         return await self._hours.get()
+
+    async def counts(self) -> Counts:
+        """The minutes and the hours; without counts if the history cannot be read."""
+        try:
+            return Counts(await self.minutes(), await self.hours())
+        except JournalError as error:
+            now_ms = self._clock.now_ms()
+            minutes = Series.before(now_ms, MINUTE_MS, SHOWN_MINUTES)
+            return Counts(minutes, Series.before(now_ms, HOUR_MS, SHOWN_HOURS), str(error))
 
     async def failures(self) -> Failures:
         """The failures of the last 24 hours with which no operator has done anything."""
