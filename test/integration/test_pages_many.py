@@ -236,7 +236,7 @@ def test_the_page_of_a_replay_says_how_the_new_runs_ended_and_links_to_them(site
     bulk.begun_ms = NOW_MS - 110_000  # before the new runs, which were written
 
     path = "/" + begun.headers["location"].lstrip("./").partition("?")[0]
-    text = with_text(stage, path, "in trouble")
+    text = with_text(stage, path, "<dt>in trouble</dt>")
     counted = {
         name: (number, html.unescape(query))
         for name, query, number in re.findall(
