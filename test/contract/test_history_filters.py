@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -223,10 +225,12 @@ class Writer:
                 await self.begin(journal)
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_any_filter_over_two_journals_and_their_logs_finds_exactly_the_matching_runs(
-    tmp_path, seed
+@pytest.mark.parametrize("own", [[], ["api", "mqtt"], ["mqtt"]], ids=["logs", "memory", "both"])
+async def test_any_filter_over_two_journals_and_what_they_lack_finds_exactly_the_matching_runs(
+    tmp_path, own
 ):
+    """Journals of another process are read from their logs, ``own`` ones from memory."""
+    seed = len(own)
     random = Random(seed)
     writer, journals = Writer(random), []
     for name in ("api", "mqtt"):
@@ -235,6 +239,9 @@ async def test_any_filter_over_two_journals_and_their_logs_finds_exactly_the_mat
         await journal.open()
         journals.append(journal)
     history = SqliteHistory(tmp_path)
+    for journal in journals:
+        if journal.name in own:
+            history.read_memory_of(tmp_path / f"{journal.name}.journal", journal.unprojected)
     for step in range(6):
         await writer.write_some(journals, 50)
         for journal in journals:
@@ -249,6 +256,36 @@ async def test_any_filter_over_two_journals_and_their_logs_finds_exactly_the_mat
         await journal.close(clean=True)
     check_filters(history, list(writer.runs.values()), random, 15)
     history.close()
+
+
+async def test_questions_during_writes_and_copies_miss_no_run_and_count_none_twice(tmp_path):
+    journal = sqlite_journal(tmp_path, "up")
+    journal.name = "up"
+    await journal.open()
+    history = SqliteHistory(tmp_path)
+    history.read_memory_of(tmp_path / "up.journal", journal.unprojected)
+    writer, ended, counts = Writer(Random(3)), threading.Event(), []
+
+    def ask() -> None:
+        while not ended.is_set():
+            least = len(writer.runs) - 1  # the newest may not be written yet
+            number = history.count(within_s=10).number
+            found = [run.id for run in history.find(limit=5_000, within_s=10).runs]
+            counts.append((least, number, len(found), len(set(found))))
+
+    asking = asyncio.create_task(asyncio.to_thread(ask))
+    for round_ in range(60):
+        await writer.write_some([journal], 20)
+        if round_ % 3:
+            await journal.update_history(open_runs=round_ % 2 == 0)
+    ended.set()
+    await asking
+    await journal.close(clean=True)
+    history.close()
+
+    assert len(counts) > 5
+    for least, number, found, different in counts:
+        assert least <= number <= found == different <= len(writer.runs)
 
 
 def large_history(folder: Path, runs: int) -> list[RunSummary]:

@@ -256,18 +256,21 @@ def make_dependencies(
         from fractal_rm.adapters.mqtt import MqttSession  # noqa: PLC0415 - rm_api needs no MQTT
 
         session = MqttSession(state, clock, random, telemetry, caller.connector.with_own_resolver)
+    path = state / f"{journal}.journal"
+    log_journal = open_journal(
+        path,
+        synchronous=synchronous,
+        limits=lambda: _history_limits(dependencies.config.bounds),
+        retention_ms=clock.retention_ms,
+        on_lost=lambda error: _exit_on_lost_journal(telemetry, error),
+        not_adopted=OTHER_PROCESSES[journal],
+        can_execute=_can_execute(mqtt),
+        counting=counting,
+    )
+    history_of(state).read_memory_of(path, log_journal.unprojected)
     dependencies = Dependencies(
         config=config,
-        journal=open_journal(
-            state / f"{journal}.journal",
-            synchronous=synchronous,
-            limits=lambda: _history_limits(dependencies.config.bounds),
-            retention_ms=clock.retention_ms,
-            on_lost=lambda error: _exit_on_lost_journal(telemetry, error),
-            not_adopted=OTHER_PROCESSES[journal],
-            can_execute=_can_execute(mqtt),
-            counting=counting,
-        ),
+        journal=log_journal,
         components=caller,
         peers=HttpPeers(caller),
         make_balancer=partial(make_balancer, caller),

@@ -16,8 +16,9 @@ from itertools import chain
 
 from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournal, OtherJournals
+from fractal_rm.adapters.log.recent_updates import RecentUpdates
 from fractal_rm.adapters.log.replay import updates_in
-from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
+from fractal_rm.adapters.log.run_updates import RunUpdates
 from fractal_rm.adapters.log.segments import PlacedBody
 from fractal_rm.adapters.log.threads import Threads
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalInUse

@@ -19,8 +19,8 @@ from fractal_rm.adapters.log.lookup import Lookup
 from fractal_rm.adapters.log.others import NoOthers, OtherJournals
 from fractal_rm.adapters.log.output import Output
 from fractal_rm.adapters.log.projector import Projector
+from fractal_rm.adapters.log.recent_updates import RecentUpdates, Unprojected
 from fractal_rm.adapters.log.replay import updates_in
-from fractal_rm.adapters.log.run_updates import RecentUpdates
 from fractal_rm.adapters.log.threads import Threads, Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalLost, JournalMoved
@@ -194,6 +194,10 @@ class LogJournal:
         """
         self._writer.facts.flush()
         await self._projector.update_history(open_runs=open_runs)
+
+    def unprojected(self) -> Unprojected | None:
+        """What the history lacks; None: the journal is not open. Any thread may call this."""
+        return self._output.recent.unprojected() if self._tasks else None
 
     async def sizes(self) -> JournalSizes:
         """How large the journal is; see the port."""

@@ -8,7 +8,8 @@ from functools import partial
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournals
-from fractal_rm.adapters.log.run_updates import RecentUpdates, query_for
+from fractal_rm.adapters.log.recent_updates import RecentUpdates
+from fractal_rm.adapters.log.run_updates import query_for
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.engine.ports import ExistingRun
 

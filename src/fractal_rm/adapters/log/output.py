@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from fractal_rm.adapters.log.batch import EntryBatch, FactBatch, encoded
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.run_updates import RecentUpdates, RunUpdates
+from fractal_rm.adapters.log.recent_updates import RecentUpdates
+from fractal_rm.adapters.log.run_updates import RunUpdates
 from fractal_rm.domain.journal_errors import JournalBlocked
 
 

@@ -55,6 +55,7 @@ class Projector:
     def begin(self) -> None:
         """Prepare to copy. The history must have all of the log."""
         self._reached = Projected(self._log.end, self._log.end)
+        self._recent.begin(self._reached)
 
     async def run(self, writer_stopped: Awaitable[None]) -> None:
         """Copy until `end` is called. ``writer_stopped``: the last copy waits for this."""
@@ -115,10 +116,10 @@ class Projector:
         has_updates = bool(current) if open_runs else current.can_take_ended
         if not has_updates:
             return True
-        updates = self._recent.take_all() if open_runs else self._recent.take_ended()
         end = self._log.end
-        reached_by_open_runs = end if open_runs else self._reached.all
-        reached = Projected(all=reached_by_open_runs, ended=end)
+        reached = Projected(all=end if open_runs else self._reached.all, ended=end)
+        take = self._recent.take_all if open_runs else self._recent.take_ended
+        updates = take(reached)
         await self._threads.syncing.run(self._log.sync)
         while not await self._try_project(updates, reached):
             if self._closing:

@@ -150,11 +150,20 @@ class RunUpdates:
 
     def end(self, run_id: str, settled_ms: int, ahead_ms: int) -> None:
         """Mark an open run as ended. Call it after its last fact was added."""
-        update = self.ended[run_id] = self.open.pop(run_id)
+        update = self.open[run_id]
         update.freeze()
         update.settled_ms, update.ahead_ms = settled_ms, ahead_ms
+        self.ended[run_id] = update  # before it is removed: a thread that reads misses no run
+        del self.open[run_id]
         # Encode the facts here, so that this thread frees them: it has created them.
         update.page, update.facts = encode(update.facts), []
+
+    def copy(self) -> RunUpdates:
+        """A copy for a thread that reads. A run that is ending just now may be in both parts."""
+        copied = RunUpdates()
+        copied.open, copied.ended = self.open.copy(), self.ended.copy()  # in this order: see `end`
+        copied.flows, copied.after_end = self.flows.copy(), self.after_end.copy()
+        return copied
 
     def add_after_end(self, run_id: str, timed: Any) -> None:
         """Add a fact of a run that has ended. The state of the run does not change."""
@@ -231,53 +240,3 @@ class RunUpdates:
 
     def __bool__(self) -> bool:
         return bool(self.open or self.can_take_ended)
-
-
-class RecentUpdates:
-    """All updates that the history does not have yet.
-
-    They are the ``current`` updates, and the updates that are now being copied to the history.
-    """
-
-    def __init__(self) -> None:
-        self.current = RunUpdates()
-        self._copying = RunUpdates()
-
-    def take_all(self) -> RunUpdates:
-        """Take all current updates in order to copy them."""
-        self._copying, self.current = self.current, RunUpdates()
-        for update in self._copying.open.values():
-            update.freeze()
-        return self._copying
-
-    def take_ended(self) -> RunUpdates:
-        """Take the current updates of ended runs in order to copy them."""
-        self._copying = self.current.take_ended()
-        return self._copying
-
-    def mark_projected(self) -> None:
-        """Forget the updates that were being copied, as the history has them now."""
-        keys = self.current.keys
-        for update in self._copying.ended.values():
-            key = update.new and update.new.key
-            if key is not None and keys.get(key) is update:
-                del keys[key]
-        self._copying = RunUpdates()
-
-    def existing_for(self, query: KeyQuery) -> ExistingRun | None:
-        """The run with the key or the id of a query; None: there is no such run."""
-        existing = self.current.existing_for(query) or self._copying.existing_for(query)
-        return existing and self.with_current_state(existing)
-
-    def has(self, run_id: str) -> bool:
-        """Whether a run began in these updates."""
-        updates = (self.current.find(run_id), self._copying.find(run_id))
-        return any(update is not None and update.new is not None for update in updates)
-
-    def with_current_state(self, existing: ExistingRun) -> ExistingRun:
-        """The run with its latest state: the history may not have its end yet."""
-        for update in (self.current.find(existing.run_id), self._copying.find(existing.run_id)):
-            state = update and update.current_state
-            if state is not None:
-                return msgspec.structs.replace(existing, state=state)
-        return existing

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Union
 
 from fractal_rm.adapters.log.disk import log_folder
+from fractal_rm.adapters.log.recent_updates import Unprojected
 from fractal_rm.adapters.sqlite.format.meta import read_projected
 from fractal_rm.adapters.sqlite.format.migrations import add_views_of_old_format
 from fractal_rm.adapters.sqlite.format.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.format.row_sums import decode_damaged, register_row_sum
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import CHECKSUMS_SINCE, HANDLED_SINCE
 from fractal_rm.adapters.sqlite.read.conditions import has_text
 from fractal_rm.adapters.sqlite.read.fault_table import FaultTable
+from fractal_rm.adapters.sqlite.read.live_runs import LiveRuns
 from fractal_rm.adapters.sqlite.read.recent_runs import RecentRuns
 from fractal_rm.adapters.sqlite.read.snapshot import unreadable
 from fractal_rm.domain.journal_errors import JournalDamaged
+from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import RunSummary
 
+Updates = Callable[[], Union[Unprojected, None]]
 CACHE_KIB = 2 * 1024
 WAIT_S = 5
 
@@ -31,12 +38,17 @@ class JournalConnection:
     the current question could not read.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the journal. Raises JournalError."""
+    def __init__(self, path: Path, updates: Updates = lambda: None) -> None:
+        """Open the journal. Raises JournalError.
+
+        ``updates`` returns what the history lacks, if this process writes the journal.
+        """
         self.path = path
         self.damage: list[str] = []
         self._is_broken = False
-        self.recent = RecentRuns(log_folder(path), path.stem)
+        self._updates = updates
+        self._log = RecentRuns(log_folder(path), path.stem)
+        self.recent: RecentRuns | LiveRuns = self._log
         self.faults = FaultTable()
         try:
             check_files(path)
@@ -107,26 +119,50 @@ class JournalConnection:
         self.db.close()
 
     def _read_log(self) -> None:
+        """Learn what the history does not have yet: from memory if possible, else from the log."""
+        if self.has_checksums and not self._read_memory():
+            self._read_log_to_end()
+
+    def _read_memory(self) -> bool:
+        """Return whether this process knows what the history lacks. It is then ``recent``."""
+        while (updates := self._updates()) is not None:  # before the history is read
+            projected = read_projected(self.db)
+            if projected is not None and projected in (updates.since, updates.until):
+                self._log.forget()
+                self.recent = LiveRuns(self.path.stem, updates, projected, self.summary_of)
+                return True
+            self._begin_again()
+        return False
+
+    def _read_log_to_end(self) -> None:
         """Read the log to its end. If segments are reused meanwhile, the history has them then."""
-        if not self.has_checksums:
-            return
+        self.recent = self._log
         last_positions = None
-        while True:
-            positions = read_projected(self.db)
-            if positions is None:
-                return
+        while (positions := read_projected(self.db)) is not None:
             try:
-                self.recent.refresh(positions)
-            except JournalDamaged as error:
-                self.recent.forget()
+                self._log.refresh(positions)
+            except JournalDamaged as error:  # noqa: PERF203 - it is seldom tried twice
+                self._log.forget()
                 if positions == last_positions:
                     self.damage.append(str(error))
                     return
                 last_positions = positions
-                self.db.execute("COMMIT")
-                self.db.execute("BEGIN")
+                self._begin_again()
             else:
                 return
+
+    def _begin_again(self) -> None:
+        self.db.execute("COMMIT")
+        self.db.execute("BEGIN")
+
+    def summary_of(self, row: RunRow) -> RunSummary:
+        """Return the summary of a valid row. Raises ValueError for an unknown state."""
+        fault = self.faults.get(row.fault)
+        component, cause = (None, None) if fault is None else (fault.component, fault.cause)
+        return RunSummary(
+            row.id, row.flow, State(row.state), row.reason, row.source, row.node, row.accepted_ms,
+            row.settled_ms, self.path.stem, row.parent, component, cause,
+        )  # fmt: skip
 
 
 def _identity(path: Path) -> tuple[int, int]:

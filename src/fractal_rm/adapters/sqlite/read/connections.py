@@ -5,18 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-from fractal_rm.adapters.sqlite.read.connection import JournalConnection
+from fractal_rm.adapters.log.recent_updates import Unprojected
+from fractal_rm.adapters.sqlite.read.connection import JournalConnection, Updates
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.domain.journal_errors import JournalDamaged
 
 
 class Connections:
-    """The connections to the journals of a folder. Any thread may ask; others wait meanwhile."""
+    """The connections to the journals of a folder. Any thread may ask; others wait meanwhile.
+
+    ``updates``: for each journal that this process writes, a function that returns what the history
+    lacks, or None if the journal is not open.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.updates: dict[Path, Updates] = {}
         self._lock = threading.Lock()
         self._open: dict[Path, JournalConnection] = {}
 
@@ -56,6 +63,10 @@ class Connections:
         for path in self._open.keys() - set(paths):
             self._open.pop(path).close()
 
+    def _updates_of(self, path: Path) -> Unprojected | None:
+        updates = self.updates.get(path)
+        return None if updates is None else updates()
+
     def _connection(self, path: Path) -> JournalConnection:
         connection = self._open.get(path)
         if connection is not None and not connection.is_current():
@@ -63,5 +74,5 @@ class Connections:
             connection.close()
             connection = None
         if connection is None:
-            connection = self._open[path] = JournalConnection(path)
+            connection = self._open[path] = JournalConnection(path, partial(self._updates_of, path))
         return connection

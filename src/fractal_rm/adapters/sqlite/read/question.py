@@ -23,7 +23,6 @@ from fractal_rm.adapters.sqlite.read.handled_runs import HandledRuns
 from fractal_rm.adapters.sqlite.read.ranges import Range, Wanted, number_ranges
 from fractal_rm.adapters.sqlite.read.salvage import Salvage
 from fractal_rm.domain.run_filter import RunFilter
-from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunSummary
 
 _LAST_NO = "SELECT coalesce(max(no), 0) FROM main.runs"
@@ -156,7 +155,7 @@ class JournalQuestion:
         row = self.connection.db.execute(f"{statements.ALL_RUNS} WHERE no = ?", (no,)).fetchone()
         if row is None or not checksum_matches(row):
             return None
-        return self.summary_of(RunRow._make(row))
+        return self.connection.summary_of(RunRow._make(row))
 
     def children(self, run_id: str) -> list[RunSummary]:
         """The runs that RUN steps of a run started, in order."""
@@ -246,21 +245,12 @@ class JournalQuestion:
                 self.connection.damage.append(mismatch(row))
             elif row.id not in self._changed_ids:
                 if self.is_damaged:
-                    run = self.summary_of(row)
+                    run = self.connection.summary_of(row)
                     if matches(self._filter, run):
                         found.append((row, run))
                 else:
-                    found.append((row, self.summary_of(row)))
+                    found.append((row, self.connection.summary_of(row)))
         return iter(self._select_handled(found) if self.is_damaged else found)
-
-    def summary_of(self, row: RunRow) -> RunSummary:
-        """Return the summary of a valid row. Raises ValueError for an unknown state."""
-        fault = self.connection.faults.get(row.fault)
-        component, cause = (None, None) if fault is None else (fault.component, fault.cause)
-        return RunSummary(
-            row.id, row.flow, State(row.state), row.reason, row.source, row.node, row.accepted_ms,
-            row.settled_ms, self.connection.path.stem, row.parent, component, cause,
-        )  # fmt: skip
 
     def _changed_runs(self) -> dict[int, RunSummary]:
         """Return by number the runs that the history has in an earlier state."""
@@ -274,12 +264,8 @@ class JournalQuestion:
         return {no: run for no, run in found if run is not None}
 
     def _new_runs(self) -> list[RunSummary]:
-        recent, db, flow = self.connection.recent, self.connection.db, self._filter.flow
-        ids = [
-            run_id
-            for run_id in recent.new_ids()
-            if flow is None or recent.may_match_flow(run_id, flow)
-        ]
+        recent, db = self.connection.recent, self.connection.db
+        ids = [each for each in recent.new_ids() if recent.may_match(each, self._filter)]
         summaries = (recent.summary(db, run_id) for run_id in ids)
         found = [
             (run.id, run) for run in summaries if run is not None and matches(self._filter, run)

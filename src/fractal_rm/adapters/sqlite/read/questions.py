@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from fractal_rm.adapters.clock import NodeClock
+from fractal_rm.adapters.sqlite.read.connection import Updates
 from fractal_rm.adapters.sqlite.read.connections import Connections
 from fractal_rm.adapters.sqlite.read.count import count_matches, group_failures
 from fractal_rm.adapters.sqlite.read.cursor import Place, decode_cursor, encode_cursor
@@ -44,6 +45,14 @@ class Questions:
     ) -> None:
         self._connections = Connections(folder)
         self._monotonic_s = monotonic_s
+
+    def read_memory_of(self, journal: Path, updates: Updates) -> None:
+        """Ask ``updates`` what a history lacks, instead of reading the log again.
+
+        It is for the journal that this process writes. Any thread calls ``updates``; it returns
+        None while the journal is not open.
+        """
+        self._connections.updates[journal] = updates
 
     def close(self) -> None:
         """Close the files. The next question opens them again."""

@@ -30,6 +30,7 @@ from fractal_rm.domain.facts import (
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.run import Run, apply_fact, parent_id_of
+from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.domain.transitions import ImpossibleFact
 from fractal_rm.engine.ports import Handled, RunSummary
@@ -122,9 +123,9 @@ class RecentRuns:
             each == run_id and handled.by_run is None for _, each, handled in self._handled
         )
 
-    def may_match_flow(self, run_id: str, flow: str) -> bool:
-        """Whether the flow of a new run is this one. It is known without decoding facts."""
-        return self._runs[run_id].flow == flow
+    def may_match(self, run_id: str, wanted: RunFilter) -> bool:
+        """Whether a new run has the flow of a filter. It is known without decoding facts."""
+        return wanted.flow is None or self._runs[run_id].flow == wanted.flow
 
     def summary(self, db: sqlite3.Connection, run_id: str) -> RunSummary | None:
         """The run in its present state; None if its facts cannot be understood."""
