@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +21,10 @@ RATIO_BOUNDS = Bounds(bound=1.03, aim=1.015)
 
 @dataclass(frozen=True)
 class Observing:
-    """What observers read: each of ``paths``, every ``every_s`` seconds, with ``headers``."""
+    """What observers read: each of ``paths``, every ``every_s`` seconds, with ``headers``.
+
+    A page says itself after how many seconds it is read again.
+    """
 
     name: str
     paths: tuple[str, ...]
@@ -29,7 +33,8 @@ class Observing:
 
 
 SCRAPES = Observing("with a scrape every second", ("metrics",), 1.0, {})
-# An open page reads itself every three seconds; see live.js.
+# An open page reads itself again when it says so; see live.js.
+EVERY = re.compile(rb'data-every="(\d+)"')
 BROWSERS = Observing(
     "with three pages open in browsers", ("", "runs", "flows/1"), 3.0, {"HX-Request": "true"}
 )
@@ -81,8 +86,8 @@ def observing_node(node: Node, observing: Observing) -> Iterator[None]:
         request = urllib.request.Request(url, headers=observing.headers)
         while True:
             with urllib.request.urlopen(request, timeout=60) as response:
-                response.read()
-            if ended.wait(observing.every_s):
+                said = EVERY.search(response.read())
+            if ended.wait(observing.every_s if said is None else float(said[1])):
                 return
 
     with ExitStack() as stack:

@@ -252,6 +252,11 @@ async def test_any_filter_over_two_journals_and_what_they_lack_finds_exactly_the
         found = {run.id: run for run in history.find(limit=1_000, within_s=10).runs}
         assert found == writer.runs
         check_filters(history, runs, random, 5)
+        other = SqliteHistory(tmp_path)  # it reads the logs
+        for run_id in random.sample(sorted(writer.runs), 20):
+            assert history.run(run_id) == other.run(run_id)
+            assert history.outline(run_id) == other.outline(run_id)
+        other.close()
     for journal in journals:
         await journal.close(clean=True)
     check_filters(history, list(writer.runs.values()), random, 15)

@@ -14,7 +14,7 @@ import msgspec
 
 from fractal_rm.adapters.log import timed
 from fractal_rm.adapters.log.blobs import BlobLost
-from fractal_rm.adapters.log.timed import ReadBlob, Ref, Timed
+from fractal_rm.adapters.log.timed import ReadBlob, Timed
 from fractal_rm.domain.facts import AnyFact
 
 Facts = list[tuple[int, AnyFact]]  # each with its time, milliseconds since 1970
@@ -62,39 +62,14 @@ def verified_facts(
     return facts
 
 
-def valid_facts(
-    run_id: str, pages: Pages, page_count: int, last_checksum: int,
-    read_blob: ReadBlob | None = None,
-) -> tuple[Facts, str | None]:  # fmt: skip
-    """Return the facts before the first invalid page, and a message about what is invalid.
-
-    The message is None if nothing is invalid. A fact whose blob is lost is returned without the
-    blob. The arguments are those of `verified_facts`.
-    """
-    facts: Facts = []
-    blob_errors: list[str] = []
-
-    def read_or_note(ref: Ref) -> bytes | None:
-        try:
-            return read_blob(ref) if read_blob is not None else None
-        except BlobLost as error:
-            blob_errors.append(str(error))
-            return None
-
-    reader = None if read_blob is None else read_or_note
-    try:
-        for n, body in _verified(run_id, pages, page_count, last_checksum):
-            facts += _facts_of(run_id, n, body, reader)
-    except (ChainBroken, sqlite3.DatabaseError) as error:
-        return facts, str(error)
-    first_blob_error = next(iter(blob_errors), None)
-    return facts, first_blob_error
-
-
 def valid_timed_facts(
     run_id: str, pages: Pages, page_count: int, last_checksum: int
 ) -> tuple[list[Timed], str | None]:
-    """Do the same as `valid_facts`, but return references to blobs instead of reading blobs."""
+    """Return the facts before the first invalid page, and a message about what is invalid.
+
+    The message is None if nothing is invalid. Blobs are not read. The arguments are those of
+    `verified_facts`.
+    """
     facts: list[Timed] = []
     try:
         for n, body in _verified(run_id, pages, page_count, last_checksum):

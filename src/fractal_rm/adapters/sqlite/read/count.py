@@ -34,7 +34,8 @@ def count_matches(
     def add(search: JournalSearch) -> bool:
         nonlocal number
         windows = search.windows
-        count = None if windows is None else windows.ask(search.question.count, 0)
+        ask = search.question.count
+        count = search.count_new() if windows is None else windows.ask(ask, 0)
         number += _read(search) if count is None else count
         return number > most
 

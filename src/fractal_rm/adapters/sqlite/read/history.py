@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
-from fractal_rm.adapters.log.blobs import read
-from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, valid_facts
+from fractal_rm.adapters.log.blobs import BlobLost, read
+from fractal_rm.adapters.log.timed import restore_value
+from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
 from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.format.schema import LOSSES
-from fractal_rm.adapters.sqlite.format.statements import READ_META, READ_PAGES_OF_RUN
+from fractal_rm.adapters.sqlite.format.statements import READ_META
+from fractal_rm.adapters.sqlite.read.connection import JournalConnection
 from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.adapters.sqlite.read.lists import RunFilter, newest_runs, one_run
-from fractal_rm.adapters.sqlite.read.open_runs import keeping_of
-from fractal_rm.adapters.sqlite.read.outlines import OutlineReader, ReadFacts
+from fractal_rm.adapters.sqlite.read.outlines import Facts, OutlineReader, ReadFacts, StoredFacts
 from fractal_rm.adapters.sqlite.read.questions import Questions
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.flow import Flow
@@ -141,7 +140,7 @@ class SqliteHistory(Questions):
                 with snapshot(path, damage=damage) as db:
                     row = one_run(db, run_id)
                     if row is not None:
-                        facts, problem = read_facts(db, row, path)
+                        facts, problem = read_facts(StoredFacts.of(db, row), path)
                         unreadable = problem or next(iter(damage), None)
                         return RunDetail(_summary(row, path), facts, unreadable)
             except JournalDamaged as caught:  # another journal may have the run
@@ -161,13 +160,11 @@ class SqliteHistory(Questions):
         try:
             with self._connections.question() as (connections, _):
                 for connection in connections:
-                    row = one_run(connection.db, run_id)
-                    if row is None:
-                        continue
-                    if connection.damage or connection.recent.has_facts_of(run_id):
-                        return None
-                    facts, problem = read_facts(connection.db, row, connection.path)
-                    return None if problem else RunDetail(_summary(row, connection.path), facts)
+                    stored = _stored(connection, run_id)
+                    if stored is not None:
+                        summary, stored_facts = stored
+                        facts, problem = read_facts(stored_facts, connection.path)
+                        return None if problem else RunDetail(summary, facts)
         except (JournalError, UnicodeEncodeError):
             pass  # `run` reads again, and reports the error
         return None
@@ -222,6 +219,26 @@ class SqliteHistory(Questions):
         return journals_in(self.folder)
 
 
+def _stored(connection: JournalConnection, run_id: str) -> tuple[RunSummary, StoredFacts] | None:
+    """Return a run of one journal; None: it is not there, or not all of it is known."""
+    recent, db = connection.recent, connection.db
+    if connection.damage:
+        return None
+    if recent.has_facts_of(run_id):
+        whole = recent.whole_run(run_id)
+        summary = None if whole is None else recent.summary(db, run_id)
+        if whole is None or summary is None:
+            return None
+        return _as_listed(summary), StoredFacts(*whole)
+    row = one_run(db, run_id)
+    return None if row is None else (_summary(row, connection.path), StoredFacts.of(db, row))
+
+
+def _as_listed(run: RunSummary) -> RunSummary:
+    """Leave out what `History.run` leaves out; see `RunSummary`."""
+    return msgspec.structs.replace(run, parent=None, component=None, cause=None, replays=None)
+
+
 def _summary(row: RunRow, path: Path) -> RunSummary:
     """Return the summary of a row of ``runs``. Raises ChainBroken for a wrong checksum."""
     if not checksum_matches(row):
@@ -232,15 +249,16 @@ def _summary(row: RunRow, path: Path) -> RunSummary:
     )  # fmt: skip
 
 
-def _facts(db: sqlite3.Connection, row: RunRow, path: Path) -> tuple[list[TimedFact], str | None]:
+def _facts(stored: StoredFacts, path: Path) -> Facts:
     """Return the facts of a run, and the reason if facts are missing (otherwise None).
 
     Values that the flow of the run does not keep are hidden, even if the history still has them.
     """
-    if not row.pages:  # the pages were dropped because of their age
-        return [], None
-    read_blob = partial(read, FolderBlobs(blob_folder(path)))
-    pages = db.execute(READ_PAGES_OF_RUN, (row.no,))
-    facts, problem = valid_facts(row.id, pages, row.pages, row.chain, read_blob)
-    keeping = keeping_of(db, facts[0][1] if facts else None)
-    return [TimedFact(at_ms, masked(fact, keeping)) for at_ms, fact in facts], problem
+    problem, files, facts = stored.problem, FolderBlobs(blob_folder(path)), list[TimedFact]()
+    for each in stored.facts:
+        try:
+            fact = restore_value(each, lambda ref: read(files, ref))
+        except BlobLost as error:
+            fact, problem = each.fact, problem or str(error)
+        facts.append(TimedFact(each.at_ms, masked(fact, stored.keeping)))
+    return facts, problem

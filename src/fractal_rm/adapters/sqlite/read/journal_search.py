@@ -9,6 +9,8 @@ from fractal_rm.adapters.sqlite.read.cursor import Place
 from fractal_rm.adapters.sqlite.read.question import JournalQuestion, Match
 from fractal_rm.adapters.sqlite.read.windows import Windows
 
+NEW_AT_ONCE = 500
+
 
 class JournalSearch:
     """Call `advance` until ``found`` has enough runs, or ``ended`` is true; then `take` them."""
@@ -29,7 +31,10 @@ class JournalSearch:
             place = Place(0, (1 << 62)) if oldest_first else Place(None, question.last_no)
         self._begun = place
         self._taken_id = place.run_id  # the last run that was only in the log, and was returned
-        self._log_searched = not oldest_first and place.number is not None
+        self._new_ids = deque[str]()  # of runs that are only in the log, and not searched yet
+        if oldest_first or place.number is None:
+            ids = filter(self._remains, question.new_ids)
+            self._new_ids.extend(ids if oldest_first else reversed(list(ids)))
         last_no, number = question.last_no, place.number
         if oldest_first:
             low, high = (number or 0) + 1, last_no
@@ -42,12 +47,12 @@ class JournalSearch:
     @property
     def ended(self) -> bool:
         """Whether everything was searched."""
-        return self._log_searched and self._windows.ended
+        return not self._new_ids and self._windows.ended
 
     def advance(self, limit: int) -> None:
         """Search the log, or one window. Adds about ``limit`` runs. Raises sqlite3.Error."""
-        if not self._log_searched and (self._windows.ended or not self._oldest_first):
-            self._search_log()
+        if self._new_ids and (self._windows.ended or not self._oldest_first):
+            self._search_new(limit)
             return
         floor = self._begun.floor
         for match in self._windows.read(limit):
@@ -57,7 +62,7 @@ class JournalSearch:
     @property
     def windows(self) -> Windows | None:
         """The windows of the history; None: the log is searched first."""
-        return self._windows if self._log_searched else None
+        return None if self._new_ids else self._windows
 
     def take(self) -> Match:
         """Remove the first run that was found, and return it."""
@@ -79,7 +84,7 @@ class JournalSearch:
                 last_no = self.question.last_no
                 return Place(max(last_no, begun.number or 0), last_no, self._taken_id)
             return Place(next_no - 1, begun.floor, begun.run_id)
-        if not self._log_searched or (self.found and next_found is None):
+        if self._new_ids or (self.found and next_found is None):
             return Place(None, begun.floor, self._taken_id)
         return Place(next_no + 1, begun.floor, begun.run_id)
 
@@ -87,12 +92,21 @@ class JournalSearch:
         """The time of acceptance up to which its history was searched; None: to the end."""
         return self.question.time_at(self._windows.next_no, oldest_first=self._oldest_first)
 
-    def _search_log(self) -> None:
-        self._log_searched = True
-        runs = [run for run in self.question.new if self._remains(run.id)]
-        if not self._oldest_first:
-            runs.reverse()
-        self.found.extend(Match(None, run) for run in runs)
+    def count_new(self) -> int | None:
+        """Count the runs that the history does not have; None: they must be searched."""
+        if not self.question.can_count_new():
+            return None
+        count = len(self._new_ids)
+        self._new_ids.clear()
+        return count
+
+    def _search_new(self, limit: int) -> None:
+        ids = self._new_ids
+        while ids and limit > 0:
+            some = [ids.popleft() for _ in range(min(len(ids), max(limit, NEW_AT_ONCE)))]
+            runs = self.question.new(some)
+            self.found.extend(Match(None, run) for run in runs)
+            limit -= len(runs)
 
     def _remains(self, run_id: str) -> bool:
         """Whether a run that had no number when the search began was not returned yet."""

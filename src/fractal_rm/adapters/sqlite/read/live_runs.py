@@ -6,22 +6,28 @@ In the process that writes the log they are still in memory. So the log need not
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fractal_rm.adapters.log import timed
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.recent_updates import Unprojected
 from fractal_rm.adapters.log.records import encode
 from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
+from fractal_rm.adapters.log.timed import Timed
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.faults import read_components
+from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.domain.facts import Discarded
+from fractal_rm.domain.flow import KeepSettings
 from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.engine.ports import Handled, RunSummary
+
+ALL_STATES = frozenset(State)
 
 
 class LiveRuns:
@@ -41,36 +47,67 @@ class LiveRuns:
         self._journal = journal
         self._summary_of = summary_of
         copied = projected == updates.until != updates.since
-        self._parts = [updates.current] if copied else [updates.copying, updates.current]
-        self._flows = {
-            version: body for part in self._parts for version, body in part.flows.items()
+        self._newest = updates.current
+        self._copying = RunUpdates() if copied else updates.copying
+        self._parts = (self._newest, self._copying)
+        self._maps = [each for part in self._parts for each in (part.ended, part.open)]
+
+    def new_ids(self, wanted: RunFilter) -> list[str]:
+        """The ids of the runs that the history does not have and that may match, in order.
+
+        There may be thousands of runs, and pages ask often: so few functions are called for each.
+        """
+        flow, dead = wanted.flow, wanted.dead_letters
+        states = ALL_STATES if wanted.states is None else wanted.states
+        found = {
+            run_id
+            for updates in (self._newest.ended, self._newest.open)
+            for run_id, update in updates.items()
+            if (start := update.new) is not None and (flow is None or start.flow == flow)
+            if dead is None or (start.flow is None) == dead
+            if (update.state if update.run is None else update.run.state) in states
         }
-        self._updates: dict[str, RunUpdate] = {}
-        self._starts: dict[str, RunStart] = {}
-        for part in self._parts:
-            self._add(part)
-
-    def _add(self, part: RunUpdates) -> None:
-        for updates in (part.open, part.ended):
-            for run_id, update in updates.items():
-                if update.new is not None:
-                    self._starts[run_id] = update.new
-                if update.current_state is not None or run_id not in self._updates:
-                    self._updates[run_id] = update
-
-    def new_ids(self) -> list[str]:
-        """The ids of runs that the history does not have."""
-        return list(self._starts)
+        for updates in (self._copying.ended, self._copying.open):
+            found |= {
+                run_id
+                for run_id, update in updates.items()
+                if (start := update.new) is not None and (flow is None or start.flow == flow)
+                if dead is None or (start.flow is None) == dead
+                if self._may_be_in(run_id, states)
+            }
+        return sorted(found)
 
     def changed_ids(self) -> list[str]:
         """The ids of runs that the history has in an earlier state."""
-        return [run_id for run_id in self._updates if run_id not in self._starts]
+        changed = {
+            run_id
+            for updates in self._maps
+            for run_id, update in updates.items()
+            if update.new is None
+        }
+        for updates in (self._copying.ended, self._copying.open):
+            begun = {each for each in changed & updates.keys() if updates[each].new is not None}
+            changed -= begun
+        return list(changed)
+
+    def may_match(self, run_id: str, wanted: RunFilter) -> bool:
+        """Whether a run may be in a state of a filter."""
+        return wanted.states is None or self._may_be_in(run_id, wanted.states)
+
+    def can_count(self, wanted: RunFilter) -> bool:
+        """Whether all runs of `new_ids` match: the filter has no other conditions."""
+        return (
+            RunFilter(flow=wanted.flow, states=wanted.states, dead_letters=wanted.dead_letters)
+            == wanted
+        )
 
     def handled(self) -> Iterator[tuple[str, Handled]]:
         """What operators did with runs, by their ids, as far as the history lacks it."""
-        for run_id, start in self._starts.items():
-            if start.replays is not None:
-                yield start.replays, Handled(run_id, start.accepted_ms, start.actor)
+        for updates in self._maps:
+            for run_id, update in updates.items():
+                start = update.new
+                if start is not None and start.replays is not None:
+                    yield start.replays, Handled(run_id, start.accepted_ms, start.actor)
         for part in self._parts:
             for run_id, facts in part.after_end.items():
                 for each in timed.decode_page(encode(list(facts))):
@@ -79,48 +116,54 @@ class LiveRuns:
 
     def has_facts_of(self, run_id: str) -> bool:
         """Whether there are facts of a run that the history does not have."""
-        return run_id in self._updates or any(run_id in part.after_end for part in self._parts)
+        found = any(run_id in updates for updates in self._maps)
+        return found or any(run_id in part.after_end for part in self._parts)
 
-    def may_match(self, run_id: str, wanted: RunFilter) -> bool:
-        """Whether a new run has the flow and a state of a filter."""
-        if wanted.flow is not None and wanted.flow != self._starts[run_id].flow:
-            return False
-        state = self._updates[run_id].current_state
-        return wanted.states is None or state in wanted.states
+    def whole_run(self, run_id: str) -> tuple[list[Timed], KeepSettings | UnsetType] | None:
+        """The facts of a run that began here, and what its flow keeps; None: it began before."""
+        facts, keeping = list[Timed](), UNSET
+        for part in reversed(self._parts):
+            update = part.ended.get(run_id) or part.open.get(run_id)
+            if update is None:
+                continue
+            if update.new is None and not facts:
+                return None
+            keeping = update.keeping if update.run is None else update.run.flow.keeping
+            facts += timed.decode_page(update.body())
+            facts += timed.decode_page(encode(list(part.after_end.get(run_id, ()))))
+        return (facts, keeping) if facts else None
 
     def summary(self, db: sqlite3.Connection, run_id: str) -> RunSummary | None:
-        """The run in its present state; None: the history should have it, and has not."""
-        start = self._starts.get(run_id)
+        """The run in its present state; None: it did not begin here."""
+        start = self._start(run_id)
         if start is None:
-            return self._changed(db, run_id)
+            return None
         first = RunSummary(
             run_id, start.flow, State.NEW, "", start.source, None, start.accepted_ms, None,
             self._journal, start.parent, None, None, start.replays,
         )  # fmt: skip
         return self._now(db, first, lambda: start.version)
 
-    def _changed(self, db: sqlite3.Connection, run_id: str) -> RunSummary | None:
-        values = db.execute(f"{statements.ALL_RUNS} WHERE id = ?", (run_id,)).fetchone()
-        if values is None:
+    def changed_summary(self, db: sqlite3.Connection, row: RunRow) -> RunSummary | None:
+        """The run of a row in its present state; None: the row is damaged."""
+        if not checksum_matches(row):
             return None
-        row = RunRow._make(values)
-        before = self._summary_of(row)
 
         def version() -> str:
             found = db.execute(statements.FIRST_VERSION, (row.no,)).fetchone()
             return str(found[0]) if found else ""
 
-        return self._now(db, before, version)
+        return self._now(db, self._summary_of(row), version)
 
     def _now(
         self, db: sqlite3.Connection, before: RunSummary, version: Callable[[], str]
     ) -> RunSummary:
         """A run after its update. ``version`` looks the version of its flow up."""
-        update = self._updates[before.id]
+        update = self._update(before.id)
         state, reason, node = update.state, update.reason, update.node
         failed_step, cause = update.failed_step, update.cause
         run = update.run
-        if run is not None and not run.state.final:  # otherwise its end is not written yet
+        if run is not None and not run.state.final:  # its end is not written yet
             state, reason, node = run.state, run.reason, run.node
             failed_step, cause = run.progress.failed_step, run.cause and run.cause.value
         if state is State.NEW:
@@ -129,8 +172,31 @@ class LiveRuns:
         if state not in TROUBLE_STATES:
             cause = None
         elif failed_step is not None:
-            component = read_components(db, version(), self._flows).get(failed_step)
+            flows = {each: body for part in self._parts for each, body in part.flows.items()}
+            component = read_components(db, version(), flows).get(failed_step)
         return msgspec.structs.replace(
             before, state=state, reason=reason, node=node, component=component, cause=cause,
             settled_ms=update.settled_ms,
         )  # fmt: skip
+
+    def _update(self, run_id: str) -> RunUpdate:
+        """The newest update of a run that says its state, or else any."""
+        found = [updates[run_id] for updates in self._maps if run_id in updates]
+        return next((each for each in found if each.current_state is not None), found[0])
+
+    def _start(self, run_id: str) -> RunStart | None:
+        for updates in self._maps:
+            update = updates.get(run_id)
+            if update is not None and update.new is not None:
+                return update.new
+        return None
+
+    def _may_be_in(self, run_id: str, states: Collection[State]) -> bool:
+        """Whether a run is in one of these states, as far as it can be told without its row."""
+        for updates in self._maps:
+            update = updates.get(run_id)
+            if update is not None:
+                state = update.state if update.run is None else update.run.state
+                if state is not State.NEW:
+                    return state in states
+        return True

@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Union
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
@@ -22,8 +24,30 @@ from fractal_rm.domain.masking.beginning import BEGIN_BYTES, with_beginning
 from fractal_rm.domain.masking.facts import masked
 from fractal_rm.engine.ports import TimedFact
 
-Facts = tuple[list[TimedFact], "str | None"]  # and why some are missing
-ReadFacts = Callable[[sqlite3.Connection, RunRow, Path], Facts]
+Facts = tuple[list[TimedFact], Union[str, None]]  # and why some are missing
+
+
+class StoredFacts(msgspec.Struct, frozen=True):
+    """The facts of a run, whose large values are not read yet.
+
+    ``keeping``: what the flow of the run keeps. ``problem``: why some facts are missing.
+    """
+
+    facts: list[Timed]
+    keeping: KeepSettings | UnsetType
+    problem: str | None = None
+
+    @classmethod
+    def of(cls, db: sqlite3.Connection, row: RunRow) -> StoredFacts:
+        """Read them from the history. There are none if they were dropped because of their age."""
+        if not row.pages:
+            return cls([], UNSET)
+        pages = db.execute(READ_PAGES_OF_RUN, (row.no,))
+        facts, problem = valid_timed_facts(row.id, pages, row.pages, row.chain)
+        return cls(facts, keeping_of(db, facts[0].fact if facts else None), problem)
+
+
+ReadFacts = Callable[[StoredFacts, Path], Facts]
 
 
 class OutlineReader:
@@ -37,19 +61,14 @@ class OutlineReader:
         self.sizes: dict[int, int] = {}
         self._whole = whole
 
-    def __call__(self, db: sqlite3.Connection, row: RunRow, path: Path) -> Facts:
+    def __call__(self, stored: StoredFacts, path: Path) -> Facts:
         """The facts of a run, and the reason if facts or values are missing (otherwise None)."""
         self.sizes.clear()
-        if not row.pages:  # the pages were dropped because of their age
-            return [], None
-        pages = db.execute(READ_PAGES_OF_RUN, (row.no,))
-        timed, problem = valid_timed_facts(row.id, pages, row.pages, row.chain)
-        keeping = keeping_of(db, timed[0].fact if timed else None)
-        files = FolderBlobs(blob_folder(path))
+        problem, files = stored.problem, FolderBlobs(blob_folder(path))
         facts: list[TimedFact] = []
-        for index, each in enumerate(timed):
+        for index, each in enumerate(stored.facts):
             try:
-                fact = self._fact(files, index, each, keeping)
+                fact = self._fact(files, index, each, stored.keeping)
             except BlobLost as error:
                 fact, problem = each.fact, problem or str(error)
             facts.append(TimedFact(each.at_ms, fact))

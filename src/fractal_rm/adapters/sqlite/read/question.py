@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from fractal_rm.adapters.sqlite.errors import is_locked
@@ -26,7 +27,6 @@ from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.engine.ports import RunSummary
 
 _LAST_NO = "SELECT coalesce(max(no), 0) FROM main.runs"
-_NUMBERS = "SELECT runs.id, no FROM json_each(?) CROSS JOIN runs ON runs.id = value"
 _RANGE = "no BETWEEN ? AND ?"
 _CHILDREN = f"{statements.ALL_RUNS} WHERE parent = ? ORDER BY no LIMIT ?"
 _BY_IDS = f"{statements.ALL_RUNS} WHERE id IN (SELECT value FROM json_each(?))"
@@ -44,8 +44,9 @@ class Match(NamedTuple):
 class JournalQuestion:
     """A filter in one journal. Use it within `JournalConnection.question`.
 
-    ``last_no`` is the highest number in the history. ``new`` are the matching runs that are only in
-    the log, in order of their ids. ``by_index``: the conditions find rows without reading others.
+    ``last_no`` is the highest number in the history. ``new_ids`` are the runs that may match and
+    that the history does not have, in order. ``by_index``: the conditions find rows without reading
+    others.
     """
 
     def __init__(
@@ -58,11 +59,10 @@ class JournalQuestion:
         self._handled = handled
         self._conditions, self._range_text = self._prepare(connection, run_filter, handled)
         self.last_no = self._read_last_no()
-        self._changed = self._changed_runs()
-        self._changed_ids = {run.id for run in self._changed.values()}
-        changed = ((no, run) for no, run in self._changed.items() if matches(run_filter, run))
-        self._changed_matches = dict(self._select_handled(changed))
-        self.new = self._new_runs()
+        self._changed = dict[int, str]()  # the ids of changed runs, by number
+        self._changed_matches = self._read_changed()
+        self._changed_ids = set(self._changed.values())
+        self.new_ids = connection.recent.new_ids(run_filter)
 
     @property
     def by_index(self) -> bool:
@@ -158,19 +158,30 @@ class JournalQuestion:
         return self.connection.summary_of(RunRow._make(row))
 
     def children(self, run_id: str) -> list[RunSummary]:
-        """The runs that RUN steps of a run started, in order."""
+        """The runs that RUN steps of a run started, in order. The filter must be `EVERY_RUN`."""
         rows = self.connection.db.execute(_CHILDREN, (run_id, MAX_CHILDREN)).fetchall()
         found = {run.id: run for _, run in self._valid(rows)}
-        changed = (run for run in self._changed.values() if run.parent == run_id)
-        found.update((run.id, run) for run in changed)
-        return [*found.values(), *(run for run in self.new if run.parent == run_id)]
+        others = chain(self._changed_matches.values(), self.new(self.new_ids))
+        found.update((run.id, run) for run in others if run.parent == run_id)
+        return list(found.values())
 
     def with_ids(self, run_ids: set[str]) -> list[RunSummary]:
-        """The runs with these ids."""
+        """The runs with these ids. The filter must be `EVERY_RUN`."""
         rows = self.connection.db.execute(_BY_IDS, (json.dumps(sorted(run_ids)),)).fetchall()
         found = {run.id: run for _, run in self._valid(rows)}
-        found.update((run.id, run) for run in self._changed.values() if run.id in run_ids)
-        return [*found.values(), *(run for run in self.new if run.id in run_ids)]
+        found.update((run.id, run) for run in self._changed_matches.values() if run.id in run_ids)
+        return [*found.values(), *self.new([each for each in self.new_ids if each in run_ids])]
+
+    def new(self, ids: Iterable[str]) -> list[RunSummary]:
+        """Those of the runs that the history does not have which match, in the same order."""
+        recent, db = self.connection.recent, self.connection.db
+        summaries = (recent.summary(db, run_id) for run_id in ids)
+        matching = (run for run in summaries if run is not None and matches(self._filter, run))
+        return [run for _, run in self._select_handled((None, run) for run in matching)]
+
+    def can_count_new(self) -> bool:
+        """Whether all runs of ``new_ids`` match."""
+        return self.connection.recent.can_count(self._filter)
 
     def _valid(self, rows: list[Any]) -> Iterator[tuple[RunRow, RunSummary]]:
         return self._summaries(list(map(RunRow._make, rows)))
@@ -252,25 +263,20 @@ class JournalQuestion:
                     found.append((row, self.connection.summary_of(row)))
         return iter(self._select_handled(found) if self.is_damaged else found)
 
-    def _changed_runs(self) -> dict[int, RunSummary]:
-        """Return by number the runs that the history has in an earlier state."""
-        recent, db = self.connection.recent, self.connection.db
-        ids = recent.changed_ids()
-        if not ids:
-            return {}
-        summaries = {run_id: recent.summary(db, run_id) for run_id in ids}
-        numbers = db.execute(_NUMBERS, (json.dumps(ids),)).fetchall()
-        found = ((no, summaries[run_id]) for run_id, no in numbers)
-        return {no: run for no, run in found if run is not None}
-
-    def _new_runs(self) -> list[RunSummary]:
-        recent, db = self.connection.recent, self.connection.db
-        ids = [each for each in recent.new_ids() if recent.may_match(each, self._filter)]
-        summaries = (recent.summary(db, run_id) for run_id in ids)
-        found = [
-            (run.id, run) for run in summaries if run is not None and matches(self._filter, run)
-        ]
-        return [run for _, run in sorted(self._select_handled(found))]
+    def _read_changed(self) -> dict[int, RunSummary]:
+        """Find what the history has in an earlier state. Return the matches by number."""
+        recent, db, found = self.connection.recent, self.connection.db, dict[int, RunSummary]()
+        ids, flow = recent.changed_ids(), self._filter.flow
+        rows = db.execute(_BY_IDS, (json.dumps(ids),)).fetchall() if ids else []
+        for row in map(RunRow._make, rows):
+            if flow in (None, row.flow) and recent.may_match(row.id, self._filter):
+                run = recent.changed_summary(db, row)
+                if run is None:
+                    continue
+                if matches(self._filter, run):
+                    found[row.no] = run
+            self._changed[row.no] = row.id
+        return dict(self._select_handled(found.items()))
 
     def _select_handled(self, runs: Any) -> list[tuple[Any, RunSummary]]:
         """Keep the runs that match the condition ``handled``."""

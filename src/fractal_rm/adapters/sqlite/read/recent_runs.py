@@ -18,6 +18,7 @@ from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.segments import bodies_since
 from fractal_rm.adapters.sqlite.format.faults import read_components
+from fractal_rm.adapters.sqlite.format.run_row import RunRow
 from fractal_rm.adapters.sqlite.read.open_runs import load_run
 from fractal_rm.domain.facts import (
     Accepted,
@@ -94,14 +95,15 @@ class RecentRuns:
         self._runs, self._flows, self._handled = {}, {}, []
         self._at, self._positions = -1, Projected(-1, -1)
 
-    def new_ids(self) -> list[str]:
-        """The ids of runs that the history does not have."""
+    def new_ids(self, wanted: RunFilter) -> list[str]:
+        """The ids of the runs that the history does not have and that may match, in order."""
         all_runs = self._positions.all
-        return [
+        return sorted(
             each.run_id
             for each in self._runs.values()
             if each.began is not None and each.began > all_runs
-        ]
+            if wanted.flow is None or wanted.flow == each.flow
+        )
 
     def changed_ids(self) -> list[str]:
         """The ids of runs that the history has in an earlier state."""
@@ -123,9 +125,16 @@ class RecentRuns:
             each == run_id and handled.by_run is None for _, each, handled in self._handled
         )
 
-    def may_match(self, run_id: str, wanted: RunFilter) -> bool:
-        """Whether a new run has the flow of a filter. It is known without decoding facts."""
-        return wanted.flow is None or self._runs[run_id].flow == wanted.flow
+    def whole_run(self, _run_id: str) -> None:
+        """All facts of a run: they are not decoded here."""
+
+    def may_match(self, _run_id: str, _wanted: RunFilter) -> bool:
+        """Whether a run may match a filter. All may: that is known when facts are decoded."""
+        return True
+
+    def can_count(self, _wanted: RunFilter) -> bool:
+        """Whether all runs of `new_ids` match: that is not known before facts are decoded."""
+        return False
 
     def summary(self, db: sqlite3.Connection, run_id: str) -> RunSummary | None:
         """The run in its present state; None if its facts cannot be understood."""
@@ -133,6 +142,10 @@ class RecentRuns:
         if recent.summary is None:
             recent.summary = self._summary(db, recent)
         return recent.summary
+
+    def changed_summary(self, db: sqlite3.Connection, row: RunRow) -> RunSummary | None:
+        """The run of a row in its present state; None: its facts cannot be understood."""
+        return self.summary(db, row.id)
 
     def _add(self, record: records.Record, end: int) -> None:
         if isinstance(record, (records.FactRecord, records.EndRecord)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from fractal_rm.web.pages.frame.assets import Assets
 from fractal_rm.web.pages.frame.back import back_to
 from fractal_rm.web.pages.frame.glance import UNKNOWN, Glances
 from fractal_rm.web.pages.frame.notices import notice_in, without_notice
+from fractal_rm.web.pages.frame.pace import Pace
 from fractal_rm.web.pages.frame.text_filters import FILTERS, Zone
 from fractal_rm.web.pages.frame.visitor import Visitor, path_of, root_of
 from fractal_rm.web.pages.numbers.own_conditions import OwnConditions
@@ -32,6 +33,7 @@ from fractal_rm.web.pages.numbers.samples import Samples
 
 AnyRequest = Request[Any, Any, Any]
 HTML = "text/html"  # the framework adds the character set
+BEGAN_S = "began_s"  # in the state of a request: when the node began to answer
 # A page runs scripts and uses styles of this node only, and no other site may frame it.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -91,6 +93,7 @@ class Site:
     conditions: OwnConditions
     glances: Glances
     assets: Assets = field(default_factory=Assets)
+    pace: Pace = field(default_factory=Pace)
     templates: Environment = field(default_factory=make_templates)
 
     def visitor(self, request: AnyRequest) -> Visitor:
@@ -121,6 +124,15 @@ class Site:
         return Response(text.encode(), status_code=status, headers=HEADERS, media_type=HTML)
 
 
+def note_beginning(clock: Clock) -> Callable[[AnyRequest], Awaitable[None]]:
+    """Make a function that notes when the node begins to make a page."""
+
+    async def note(request: AnyRequest) -> None:
+        request.state[BEGAN_S] = clock.monotonic_s()
+
+    return note
+
+
 class Shown:
     """What the layout needs: who looks, at which address, when, and in which time zone."""
 
@@ -141,11 +153,20 @@ class Shown:
         self.here = (self.path.rsplit("/", 1)[-1] or "./") + (f"?{query}" if query else "")
         self.back = back_to(self.path, without_notice(query))
         self.version = __version__
+        self._site = site
+        self._began_s: float | None = request.state.get(BEGAN_S)
 
     @property
     def now_text(self) -> str:
         """The time of this page."""
         return f"{self.zone.clock(self.now_ms)} {self.zone.label}"
+
+    def paced(self, every: str) -> str:
+        """After how many seconds this page reads itself again; ``every`` if the node has time."""
+        if not every or self._began_s is None:
+            return every
+        took_s = self._site.clock.monotonic_s() - self._began_s
+        return str(self._site.pace.every_s(self.section, int(every), took_s))
 
     def short(self, at_ms: int) -> str:
         """A wall time in the zone of this page, as short as it can be."""
