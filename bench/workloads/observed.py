@@ -55,15 +55,17 @@ def _measure(stage: Stage, workload: str, observing: Observing, *, quick: bool) 
     rounds, count = (2, 4_000) if quick else (10, 20_000)
     observed_node = Node(stage, f"observed-{workload}", topic=f"bench/observed-{workload}")
     plain_node = Node(stage, f"plain-{workload}", topic=f"bench/plain-{workload}")
-    with observed_node.serving(), plain_node.serving():
+    pairs: list[tuple[float, float]] = []
+    with (
+        observed_node.serving(),
+        plain_node.serving(),
+        observing_node(observed_node, observing),  # all the time, as an open browser does
+    ):
         observed, plain = (node_system(node, count) for node in (observed_node, plain_node))
-        with observing_node(observed_node, observing):
-            measure_round(stage, observed)  # this round warms up the system
-        measure_round(stage, plain)
-        pairs: list[tuple[float, float]] = []
+        for system in (observed, plain):
+            measure_round(stage, system)  # this round warms up the system
         for _ in range(rounds):
-            with observing_node(observed_node, observing):
-                with_cpu_us = measure_quiet_round(stage, observed).cpu_us
+            with_cpu_us = measure_quiet_round(stage, observed).cpu_us
             pairs.append((with_cpu_us, measure_quiet_round(stage, plain).cpu_us))
         more_mib = memory_mib(observed_node.pid) - memory_mib(plain_node.pid)
     observed_cpu_us, plain_cpu_us = zip(*pairs, strict=True)

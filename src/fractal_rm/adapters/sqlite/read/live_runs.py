@@ -59,23 +59,24 @@ class LiveRuns:
         """
         flow, dead = wanted.flow, wanted.dead_letters
         states = ALL_STATES if wanted.states is None else wanted.states
-        found = {
+        found = [
             run_id
             for updates in (self._newest.ended, self._newest.open)
             for run_id, update in updates.items()
             if (start := update.new) is not None and (flow is None or start.flow == flow)
             if dead is None or (start.flow is None) == dead
             if (update.state if update.run is None else update.run.state) in states
-        }
+        ]
         for updates in (self._copying.ended, self._copying.open):
-            found |= {
+            found += [
                 run_id
                 for run_id, update in updates.items()
                 if (start := update.new) is not None and (flow is None or start.flow == flow)
                 if dead is None or (start.flow is None) == dead
                 if self._may_be_in(run_id, states)
-            }
-        return sorted(found)
+            ]
+        found.sort()  # they are almost in order
+        return list(dict.fromkeys(found))  # one that ends just now may be in both dictionaries
 
     def changed_ids(self) -> list[str]:
         """The ids of runs that the history has in an earlier state."""

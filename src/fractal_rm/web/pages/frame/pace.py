@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SHARE = 0.02  # of the time, at most, a page that is open in a browser is being made
+SHARE = 0.01  # of the time, at most, a page that is open in a browser is being made
 MAX_EVERY_S = 10
 
 
