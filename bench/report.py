@@ -50,10 +50,10 @@ def figure_line(figure: Figure) -> str:
 
 
 def number_text(value: float) -> str:
-    """A number as text: three digits below 1, one decimal below 100, else no decimals."""
+    """A number as text: three digits below 10, one decimal below 100, else no decimals."""
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.3g}" if value < 1 else f"{value:.1f}"
+    return f"{value:.3g}" if value < 10 else f"{value:.1f}"
 
 
 def range_text(figure: Figure) -> str:
