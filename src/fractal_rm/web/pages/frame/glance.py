@@ -22,7 +22,7 @@ from fractal_rm.web.pages.numbers.recent import Recent
 KEPT_S = 2.0
 RECENT_MS = 24 * 3_600_000
 MAX_COUNTED = 999
-WITHIN_S = 0.05
+WITHIN_S = 0.025  # for each of the two counts
 
 
 class Glance(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ WINDOW_MINUTES = 15  # what was read is kept for this time after the end of the 
 MAX_KEPT, MAX_CALLS_KEPT = 600, 100  # runs, and calls of one run
 SETTLED_MS = 5_000  # the newest runs are still being written: to read them takes longer
 WITHIN_S = 0.5  # for reading all of them
+FIND_S = 0.05  # for finding them: other questions to the history wait meanwhile
 KEPT_S, SHARE = 5.0, 0.02
 ENDED = tuple(state for state in State if state.final)
 WAIT_S = 0.1
@@ -103,7 +104,7 @@ class Samples:
     def read(self, run_filter: RunFilter, within_s: float = WITHIN_S) -> Read:
         """The same, and whether all were read."""
         ends_s = self._clock.monotonic_s() + within_s
-        found = self._history.find(run_filter, limit=MAX_RUNS, within_s=within_s / 2)
+        found = self._history.find(run_filter, limit=MAX_RUNS, within_s=min(FIND_S, within_s))
         flows, sampled = self._config().flows, list[SampledRun]()
         is_whole = found.searched_to_ms is None and found.next is None
         for summary in found.runs:

@@ -17,7 +17,7 @@ from fractal_rm.web.pages.frame.site import AnyRequest, Site
 from fractal_rm.web.pages.trouble.failure_rows import FailureRow, failure_rows
 
 MAX_ROWS = 25
-WITHIN_S = 0.06
+WITHIN_S = 0.05
 RANGES = (
     ("1h", "1 hour"), ("6h", "6 hours"), ("24h", "24 hours"), ("7d", "7 days"), ("60d", "60 days"),
     ("36500d", "all"),
