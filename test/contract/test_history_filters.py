@@ -19,6 +19,7 @@ from test_history_kills import store_at
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.read import connection
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Accepted, Dead, Discarded, Placed, Settled, StepFailed
 from fractal_rm.domain.flow import Call, Flow, Method, flow_version
@@ -291,6 +292,32 @@ async def test_questions_during_writes_and_copies_miss_no_run_and_count_none_twi
     assert len(counts) > 5
     for least, number, found, different in counts:
         assert least <= number <= found == different <= len(writer.runs)
+
+
+async def test_while_the_history_lacks_many_runs_questions_within_a_second_see_one_moment(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(connection, "MANY", 5)
+    journal = sqlite_journal(tmp_path, "up")
+    journal.name = "up"
+    await journal.open()
+    history = SqliteHistory(tmp_path)
+    history.read_memory_of(tmp_path / "up.journal", journal.unprojected)
+    writer = Writer(Random(1))
+    for _ in range(6):
+        await writer.begin(journal)
+    assert len(history.find().runs) == 6
+
+    newest = await writer.begin(journal)
+
+    assert history.run(newest) is not None  # a run by its id is as it is now
+    assert len(history.find().runs) == 7
+    newer = await writer.begin(journal)
+    assert newer not in [run.id for run in history.find().runs]
+    while newer not in [run.id for run in history.find().runs]:  # it ends by itself
+        await asyncio.sleep(0.05)
+    await journal.close(clean=True)
+    history.close()
 
 
 def large_history(folder: Path, runs: int) -> list[RunSummary]:

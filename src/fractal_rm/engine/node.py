@@ -29,7 +29,7 @@ from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import AcceptedTrigger, Adopted, Intake, ReadinessCheck, WayIn
 from fractal_rm.engine.readiness import readiness_checks
 from fractal_rm.engine.recover import Recovery
-from fractal_rm.engine.status import node_status
+from fractal_rm.engine.status import StatusReader
 from fractal_rm.engine.unhandled_runs import UnhandledRuns
 from fractal_rm.engine.watch import Watch
 
@@ -62,6 +62,7 @@ class Node:
         self._serving = False
         self._watch = Watch(dependencies)
         self._fault_times = FaultTimes()
+        self._statuses = StatusReader(dependencies, self.lifecycle)
         self._next_note_s = 0.0
 
     @property
@@ -332,9 +333,7 @@ class Node:
     async def status(self) -> NodeStatus:
         """What this process does now; see the port."""
         checks = self.readiness()
-        return await node_status(
-            self._dependencies, self.lifecycle, checks, self._note_faults(checks)
-        )
+        return await self._statuses.read(checks, self._note_faults(checks))
 
     def _note_faults(self, checks: Iterable[ReadinessCheck]) -> dict[str, int]:
         clock = self._dependencies.clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
@@ -16,6 +16,7 @@ from fractal_rm.engine.open_runs import OpenRuns
 
 # Looking at so many runs takes a few milliseconds. Then other tasks have a turn.
 RUNS_PER_TURN = 2_000
+KEPT_S = 1.0
 
 
 @dataclass
@@ -28,6 +29,39 @@ class RunsNow:
 
     at_components: Counter[str] = field(default_factory=Counter)
     at_steps: dict[str, Counter[int]] = field(default_factory=dict)
+
+
+class OpenRunSurvey:
+    """Looks at all open runs. While there are many, what was seen counts for `KEPT_S`.
+
+    ``now_s`` is a clock that does not go back.
+    """
+
+    def __init__(self, runs: OpenRuns, now_s: Callable[[], float]) -> None:
+        self._runs = runs
+        self._now_s = now_s
+        self._seen: tuple[dict[str, int], RunsNow] | None = None
+        self._until_s = 0.0
+
+    async def now(self, flows: Mapping[str, Flow]) -> tuple[dict[str, int], RunsNow]:
+        """The number of runs by state, and where they are. ``flows`` are those in force."""
+        if self._seen is not None and self._now_s() < self._until_s:
+            return self._seen
+        seen = await count_by_state(self._runs), await find_runs_now(self._runs, flows)
+        self._seen = seen if len(self._runs) > RUNS_PER_TURN else None
+        self._until_s = self._now_s() + KEPT_S
+        return seen
+
+
+async def count_by_state(runs: OpenRuns) -> dict[str, int]:
+    """The number of open runs by the text of their state."""
+    counts: Counter[State] = Counter()
+    snapshot: list[Run] = list(runs)
+    for at in range(0, len(snapshot), RUNS_PER_TURN):
+        if at:
+            await asyncio.sleep(0)
+        counts.update([run.state for run in snapshot[at : at + RUNS_PER_TURN]])
+    return {state.text: count for state, count in counts.items()}
 
 
 async def find_runs_now(runs: OpenRuns, flows: Mapping[str, Flow]) -> RunsNow:

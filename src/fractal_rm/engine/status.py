@@ -2,74 +2,61 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections import Counter
 from collections.abc import Sequence
 
 from fractal_rm import __version__
 from fractal_rm.domain.node_status import FlowStatus, NodeStatus
-from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import State
 from fractal_rm.engine.component_status import component_statuses
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
-from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import ReadinessCheck
-from fractal_rm.engine.runs_now import RunsNow, find_runs_now
-
-# Counting so many runs takes less than a millisecond. Then other tasks have a turn.
-RUNS_PER_TURN = 4_000
+from fractal_rm.engine.runs_now import OpenRunSurvey, RunsNow
 
 
-async def node_status(
-    dependencies: Dependencies,
-    lifecycle: Lifecycle,
-    checks: Sequence[ReadinessCheck],
-    faults_since_ms: dict[str, int],
-) -> NodeStatus:
-    """The status of a node. The event loop is never blocked for longer than about a millisecond.
+class StatusReader:
+    """Says what a node does now, from its objects."""
 
-    So the numbers are not all of the same moment if there are many open runs.
-    """
-    journal, condition, queue = dependencies.journal, lifecycle.condition, lifecycle.queue
-    load, blocked = queue.capacity.load, journal.blocked
-    sizes = await journal.sizes()
-    open_runs = await _count_by_state(lifecycle.runs)
-    gates = lifecycle.executor.gates
-    found = await find_runs_now(lifecycle.runs, dependencies.config.flows)
-    components = component_statuses(dependencies, found.at_components, gates)
-    return NodeStatus(
-        node=dependencies.node_id,
-        journal=dependencies.journal_name,
-        version=__version__,
-        pid=os.getpid(),
-        started_ms=dependencies.started_ms,
-        now_ms=dependencies.clock.now_ms(),
-        paused=condition.paused,
-        draining=condition.draining or condition.stopping,
-        open_runs=open_runs,
-        in_flight=load.in_flight,
-        waiting=load.waiting,
-        oldest_waiting_ms=queue.oldest_waiting_ms,
-        flows=_flow_statuses(dependencies, lifecycle, found),
-        components=components,
-        checks=[(check.name, check.ok, check.text) for check in checks],
-        journal_bytes=sizes.total_bytes,
-        unprojected_bytes=sizes.unprojected_bytes,
-        journal_blocked=blocked and blocked.code,
-        faults_since_ms=faults_since_ms,
-    )
+    def __init__(self, dependencies: Dependencies, lifecycle: Lifecycle) -> None:
+        self._dependencies = dependencies
+        self._lifecycle = lifecycle
+        self._survey = OpenRunSurvey(lifecycle.runs, dependencies.clock.monotonic_s)
 
+    async def read(
+        self, checks: Sequence[ReadinessCheck], faults_since_ms: dict[str, int]
+    ) -> NodeStatus:
+        """The status. The event loop is never blocked for longer than about a millisecond.
 
-async def _count_by_state(runs: OpenRuns) -> dict[str, int]:
-    counts: Counter[State] = Counter()
-    snapshot: list[Run] = list(runs)
-    for at in range(0, len(snapshot), RUNS_PER_TURN):
-        if at:
-            await asyncio.sleep(0)
-        counts.update([run.state for run in snapshot[at : at + RUNS_PER_TURN]])
-    return {state.text: count for state, count in counts.items()}
+        So the numbers are not all of the same moment if there are many open runs.
+        """
+        dependencies, lifecycle = self._dependencies, self._lifecycle
+        journal, condition, queue = dependencies.journal, lifecycle.condition, lifecycle.queue
+        load, blocked = queue.capacity.load, journal.blocked
+        sizes = await journal.sizes()
+        gates = lifecycle.executor.gates
+        open_runs, found = await self._survey.now(dependencies.config.flows)
+        components = component_statuses(dependencies, found.at_components, gates)
+        return NodeStatus(
+            node=dependencies.node_id,
+            journal=dependencies.journal_name,
+            version=__version__,
+            pid=os.getpid(),
+            started_ms=dependencies.started_ms,
+            now_ms=dependencies.clock.now_ms(),
+            paused=condition.paused,
+            draining=condition.draining or condition.stopping,
+            open_runs=open_runs,
+            in_flight=load.in_flight,
+            waiting=load.waiting,
+            oldest_waiting_ms=queue.oldest_waiting_ms,
+            flows=_flow_statuses(dependencies, lifecycle, found),
+            components=components,
+            checks=[(check.name, check.ok, check.text) for check in checks],
+            journal_bytes=sizes.total_bytes,
+            unprojected_bytes=sizes.unprojected_bytes,
+            journal_blocked=blocked and blocked.code,
+            faults_since_ms=faults_since_ms,
+        )
 
 
 def _flow_statuses(

@@ -27,6 +27,7 @@ from fractal_rm.engine.ports import RunSummary
 
 Updates = Callable[[], Union[Unprojected, None]]
 CACHE_KIB = 2 * 1024
+MANY = 2_000  # runs that the history lacks
 WAIT_S = 5
 
 
@@ -87,25 +88,52 @@ class JournalConnection:
             return False
 
     @contextmanager
-    def question(self) -> Generator[None]:
+    def question(self, *, fresh: bool) -> Generator[None]:
         """Read the journal in its state at one moment, in one transaction.
 
-        Keep it short: SQLite cannot shorten its -wal file meanwhile. Raises JournalError.
+        Keep it short: SQLite cannot shorten its -wal file meanwhile. The next question may see the
+        same moment, if it need not be ``fresh``; see `end_view`. Raises JournalError.
         """
         self.damage = []
         try:
-            self.db.execute("BEGIN")
+            if fresh or not self.has_view:
+                self.end_view()
+                self._begin_view()
             try:
-                self._read_log()
-                with suppress(sqlite3.DatabaseError):  # then the search reports the damage
-                    self.faults.refresh(self.db)
                 yield
-            finally:
-                self._end_transaction()
+            except BaseException:
+                self.end_view()
+                raise
+            if not self.is_view_kept:
+                self.end_view()
         except UnicodeEncodeError:  # the question has a text that is not valid Unicode
             raise
         except (OSError, sqlite3.Error, ValueError) as error:
             raise unreadable(self.path, error) from error
+
+    def _begin_view(self) -> None:
+        self.db.execute("BEGIN")
+        try:
+            self._read_log()
+            with suppress(sqlite3.DatabaseError):  # then the search reports the damage
+                self.faults.refresh(self.db)
+        except BaseException:
+            self.end_view()
+            raise
+
+    @property
+    def has_view(self) -> bool:
+        """Whether the moment that was read last can be read once more."""
+        return self.db.in_transaction
+
+    @property
+    def is_view_kept(self) -> bool:
+        """Whether other questions should read the same moment: it takes long to prepare it."""
+        return isinstance(self.recent, LiveRuns) and len(self.recent) > MANY and not self.damage
+
+    def end_view(self) -> None:
+        """Let the next question read the journal as it is then."""
+        self._end_transaction()
 
     def _end_transaction(self) -> None:
         if self.db.in_transaction:

@@ -119,7 +119,7 @@ class SqliteHistory(Questions):
 
         Raises JournalDamaged if the run is not found and a part of a journal cannot be read.
         """
-        return self._run(run_id, _facts)
+        return self._run(run_id, _facts, fresh=True)
 
     def outline(self, run_id: str, *, whole: int | None = None) -> RunOutline | None:
         """Return one run without the rest of its large values; see the port. Raises as `run`."""
@@ -129,8 +129,8 @@ class SqliteHistory(Questions):
             return None
         return RunOutline(detail.summary, detail.facts, detail.unreadable, reader.sizes)
 
-    def _run(self, run_id: str, read_facts: ReadFacts) -> RunDetail | None:
-        detail = self._run_in_history(run_id, read_facts)
+    def _run(self, run_id: str, read_facts: ReadFacts, *, fresh: bool = False) -> RunDetail | None:
+        detail = self._run_in_history(run_id, read_facts, fresh=fresh)
         if detail is not None:
             return detail
         error: JournalDamaged | None = None
@@ -152,13 +152,15 @@ class SqliteHistory(Questions):
             raise error
         return None
 
-    def _run_in_history(self, run_id: str, read_facts: ReadFacts) -> RunDetail | None:
+    def _run_in_history(
+        self, run_id: str, read_facts: ReadFacts, *, fresh: bool
+    ) -> RunDetail | None:
         """Return a run over the kept connections, without reading a whole log.
 
         None: no history has it, its log has other facts of it, or something is damaged.
         """
         try:
-            with self._connections.question() as (connections, _):
+            with self._connections.question(fresh=fresh) as (connections, _):
                 for connection in connections:
                     stored = _stored(connection, run_id)
                     if stored is not None:

@@ -33,8 +33,10 @@ class JournalSearch:
         self._taken_id = place.run_id  # the last run that was only in the log, and was returned
         self._new_ids = deque[str]()  # of runs that are only in the log, and not searched yet
         if oldest_first or place.number is None:
-            ids = filter(self._remains, question.new_ids)
-            self._new_ids.extend(ids if oldest_first else reversed(list(ids)))
+            ids = question.new_ids
+            if place.run_id is not None:
+                ids = list(filter(self._remains, ids))
+            self._new_ids.extend(ids if oldest_first else reversed(ids))
         last_no, number = question.last_no, place.number
         if oldest_first:
             low, high = (number or 0) + 1, last_no

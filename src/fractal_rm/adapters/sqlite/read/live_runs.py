@@ -6,7 +6,10 @@ In the process that writes the log they are still in memory. So the log need not
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property
+from typing import Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -27,7 +30,12 @@ from fractal_rm.domain.run_filter import RunFilter
 from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.engine.ports import Handled, RunSummary
 
-ALL_STATES = frozenset(State)
+
+class Index(msgspec.Struct, frozen=True):
+    """``new``: the ids of new runs, by flow and state. ``changed``: the ids of the others."""
+
+    new: Mapping[tuple[Union[str, None], State], list[str]]
+    changed: list[str]
 
 
 class LiveRuns:
@@ -53,43 +61,49 @@ class LiveRuns:
         self._maps = [each for part in self._parts for each in (part.ended, part.open)]
 
     def new_ids(self, wanted: RunFilter) -> list[str]:
-        """The ids of the runs that the history does not have and that may match, in order.
-
-        There may be thousands of runs, and pages ask often: so few functions are called for each.
-        """
-        flow, dead = wanted.flow, wanted.dead_letters
-        states = ALL_STATES if wanted.states is None else wanted.states
-        found = [
-            run_id
-            for updates in (self._newest.ended, self._newest.open)
-            for run_id, update in updates.items()
-            if (start := update.new) is not None and (flow is None or start.flow == flow)
-            if dead is None or (start.flow is None) == dead
-            if (update.state if update.run is None else update.run.state) in states
-        ]
-        for updates in (self._copying.ended, self._copying.open):
-            found += [
-                run_id
-                for run_id, update in updates.items()
-                if (start := update.new) is not None and (flow is None or start.flow == flow)
-                if dead is None or (start.flow is None) == dead
-                if self._may_be_in(run_id, states)
-            ]
+        """The ids of the runs that the history does not have and that may match, in order."""
+        found = list[str]()
+        for (flow, state), ids in self._index.new.items():
+            if (
+                wanted.flow in (None, flow)
+                and wanted.dead_letters in (None, flow is None)
+                and (wanted.states is None or state in wanted.states)
+            ):
+                found += ids
         found.sort()  # they are almost in order
-        return list(dict.fromkeys(found))  # one that ends just now may be in both dictionaries
+        return list(dict.fromkeys(found))  # one that ends just now may be there twice
 
     def changed_ids(self) -> list[str]:
         """The ids of runs that the history has in an earlier state."""
-        changed = {
-            run_id
-            for updates in self._maps
-            for run_id, update in updates.items()
-            if update.new is None
-        }
+        return self._index.changed
+
+    @cached_property
+    def _index(self) -> Index:
+        """All runs by flow and state, made once: there may be thousands of them."""
+        new, changed = defaultdict[tuple[Union[str, None], State], list[str]](list), set[str]()
+        for updates in (self._newest.ended, self._newest.open):
+            for run_id, update in updates.items():
+                start = update.new
+                if start is None:
+                    changed.add(run_id)
+                else:
+                    state = update.state if update.run is None else update.run.state
+                    new[start.flow, state].append(run_id)
         for updates in (self._copying.ended, self._copying.open):
-            begun = {each for each in changed & updates.keys() if updates[each].new is not None}
-            changed -= begun
-        return list(changed)
+            for run_id, update in updates.items():
+                start = update.new
+                if start is None:
+                    changed.add(run_id)
+                    continue
+                changed.discard(run_id)
+                newer = self._update(run_id)
+                state = newer.state if newer.run is None else newer.run.state
+                new[start.flow, state].append(run_id)
+        return Index(new, list(changed))
+
+    def __len__(self) -> int:
+        """The number of updates."""
+        return sum(map(len, self._maps))
 
     def may_match(self, run_id: str, wanted: RunFilter) -> bool:
         """Whether a run may be in a state of a filter."""
