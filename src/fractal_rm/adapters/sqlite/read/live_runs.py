@@ -31,11 +31,34 @@ from fractal_rm.domain.state import TROUBLE_STATES, State
 from fractal_rm.engine.ports import Handled, RunSummary
 
 
-class Index(msgspec.Struct, frozen=True):
-    """``new``: the ids of new runs, by flow and state. ``changed``: the ids of the others."""
+class Index:
+    """The runs by what is asked about them: there may be thousands, and each is looked at once.
 
-    new: Mapping[tuple[Union[str, None], State], list[str]]
-    changed: list[str]
+    ``new``: the ids of new runs, by flow and state. ``changed``: the ids of the others.
+    ``replays``: what the new runs that repeat a run say about it.
+    """
+
+    def __init__(self) -> None:
+        self.new = defaultdict[tuple[Union[str, None], State], list[str]](list)
+        self.changed = set[str]()
+        self.replays: list[tuple[str, Handled]] = []
+
+    def add_newest(self, updates: Mapping[str, RunUpdate]) -> None:
+        """Add updates. Each says the state of its run."""
+        for run_id, update in updates.items():
+            start = update.new
+            if start is None:
+                self.changed.add(run_id)
+            else:
+                self.add_start(run_id, start, update)
+
+    def add_start(self, run_id: str, start: RunStart, newest: RunUpdate) -> None:
+        """Add a new run, whose state ``newest`` says."""
+        run = newest.run
+        self.new[start.flow, newest.state if run is None else run.state].append(run_id)
+        if start.replays is not None:
+            handled = Handled(run_id, start.accepted_ms, start.actor)
+            self.replays.append((start.replays, handled))
 
 
 class LiveRuns:
@@ -73,41 +96,35 @@ class LiveRuns:
         found.sort()  # they are almost in order
         return list(dict.fromkeys(found))  # one that ends just now may be there twice
 
-    def changed_ids(self) -> list[str]:
+    def changed_ids(self) -> Collection[str]:
         """The ids of runs that the history has in an earlier state."""
         return self._index.changed
 
     @cached_property
     def _index(self) -> Index:
-        """All runs by flow and state, made once: there may be thousands of them."""
-        new, changed = defaultdict[tuple[Union[str, None], State], list[str]](list), set[str]()
+        index = Index()
         for updates in (self._newest.ended, self._newest.open):
-            for run_id, update in updates.items():
-                start = update.new
-                if start is None:
-                    changed.add(run_id)
-                else:
-                    state = update.state if update.run is None else update.run.state
-                    new[start.flow, state].append(run_id)
+            index.add_newest(updates)
         for updates in (self._copying.ended, self._copying.open):
             for run_id, update in updates.items():
-                start = update.new
-                if start is None:
-                    changed.add(run_id)
-                    continue
-                changed.discard(run_id)
-                newer = self._update(run_id)
-                state = newer.state if newer.run is None else newer.run.state
-                new[start.flow, state].append(run_id)
-        return Index(new, list(changed))
+                if update.new is None:
+                    index.changed.add(run_id)
+                else:
+                    index.changed.discard(run_id)
+                    index.add_start(run_id, update.new, self._update(run_id))
+        return index
 
     def __len__(self) -> int:
         """The number of updates."""
         return sum(map(len, self._maps))
 
     def may_match(self, run_id: str, wanted: RunFilter) -> bool:
-        """Whether a run may be in a state of a filter."""
-        return wanted.states is None or self._may_be_in(run_id, wanted.states)
+        """Whether a run is in a state of a filter, as far as it can be told without its row."""
+        if wanted.states is None:
+            return True
+        update = self._update(run_id)
+        state = update.state if update.run is None else update.run.state
+        return state is State.NEW or state in wanted.states
 
     def can_count(self, wanted: RunFilter) -> bool:
         """Whether all runs of `new_ids` match: the filter has no other conditions."""
@@ -118,11 +135,7 @@ class LiveRuns:
 
     def handled(self) -> Iterator[tuple[str, Handled]]:
         """What operators did with runs, by their ids, as far as the history lacks it."""
-        for updates in self._maps:
-            for run_id, update in updates.items():
-                start = update.new
-                if start is not None and start.replays is not None:
-                    yield start.replays, Handled(run_id, start.accepted_ms, start.actor)
+        yield from self._index.replays
         for part in self._parts:
             for run_id, facts in part.after_end.items():
                 for each in timed.decode_page(encode(list(facts))):
@@ -205,13 +218,3 @@ class LiveRuns:
             if update is not None and update.new is not None:
                 return update.new
         return None
-
-    def _may_be_in(self, run_id: str, states: Collection[State]) -> bool:
-        """Whether a run is in one of these states, as far as it can be told without its row."""
-        for updates in self._maps:
-            update = updates.get(run_id)
-            if update is not None:
-                state = update.state if update.run is None else update.run.state
-                if state is not State.NEW:
-                    return state in states
-        return True

@@ -267,7 +267,7 @@ class JournalQuestion:
         """Find what the history has in an earlier state. Return the matches by number."""
         recent, db, found = self.connection.recent, self.connection.db, dict[int, RunSummary]()
         ids, flow = recent.changed_ids(), self._filter.flow
-        rows = db.execute(_BY_IDS, (json.dumps(ids),)).fetchall() if ids else []
+        rows = db.execute(_BY_IDS, (json.dumps(list(ids)),)).fetchall() if ids else []
         for row in map(RunRow._make, rows):
             if flow in (None, row.flow) and recent.may_match(row.id, self._filter):
                 run = recent.changed_summary(db, row)
