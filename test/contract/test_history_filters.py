@@ -17,9 +17,11 @@ from disk_journals import sqlite_journal
 from test_history_kills import store_at
 
 from fractal_rm.adapters.log.history import Projected
+from fractal_rm.adapters.log.recent_updates import RecentUpdates
 from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.read import connection
+from fractal_rm.adapters.sqlite.read.live_runs import LiveRuns
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Accepted, Dead, Discarded, Placed, Settled, StepFailed
 from fractal_rm.domain.flow import Call, Flow, Method, flow_version
@@ -318,6 +320,43 @@ async def test_while_the_history_lacks_many_runs_questions_within_a_second_see_o
         await asyncio.sleep(0.05)
     await journal.close(clean=True)
     history.close()
+
+
+async def test_questions_are_answered_from_the_log_if_the_positions_of_the_history_are_lost(
+    tmp_path,
+):
+    journal = sqlite_journal(tmp_path, "up")
+    journal.name = "up"
+    await journal.open()
+    writer = Writer(Random(1))
+    ended = await writer.begin(journal)
+    await journal.update_history()
+    with closing(sqlite3.connect(tmp_path / "up.journal")) as db, db:
+        db.execute("DELETE FROM meta WHERE name = 'projected'")
+    history = SqliteHistory(tmp_path)
+    history.read_memory_of(tmp_path / "up.journal", journal.unprojected)
+
+    assert [run.id for run in history.find().runs] == [ended]
+
+    history.close()
+    journal.crash()
+
+
+def test_a_run_that_is_being_copied_has_what_was_written_about_it_since():
+    recent, version = RecentUpdates(), flow_version(FLOWS["1"])
+    first, at = Accepted("1", version, msgspec.Raw(b"1"), "mqtt"), Projected(0, 0)
+    recent.begin(at)
+    update = RunUpdate("1", [(1, first)], State.FAILED, "busy", settled_ms=2)
+    recent.current.begin(update, RunStart("1", version, "mqtt", 1, None, "", 0))
+    recent.take_ended(Projected(0, 9))
+    recent.current.add_after_end("1", (3, Discarded("anna")))
+
+    live = LiveRuns("up", recent.unprojected(), at, lambda row: row)
+
+    facts, _ = live.whole_run("1")
+    assert [each.fact for each in facts] == [first, Discarded("anna")]
+    assert live.new_ids(RunFilter()) == ["1"]
+    assert list(live.handled()) == [("1", Handled(None, 3, "anna"))]
 
 
 def large_history(folder: Path, runs: int) -> list[RunSummary]:

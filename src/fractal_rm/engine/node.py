@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from fractal_rm import __version__
 from fractal_rm.config.model import Config
 from fractal_rm.domain.actions import ActionDone, ActionRequest
-from fractal_rm.domain.fault_times import FaultTimes
 from fractal_rm.domain.flow_pause import FlowPause
 from fractal_rm.domain.handoff.sender import Decision
 from fractal_rm.domain.late_import import late_import
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
 MakeWayIn = Callable[[Config, Intake], WayIn]
 
-FAULTS_EVERY_S = 5.0
-
 
 class Node:
     """The engine of this process and its ways in. Implements `Intake`.
@@ -61,9 +58,7 @@ class Node:
         )
         self._serving = False
         self._watch = Watch(dependencies)
-        self._fault_times = FaultTimes()
         self._statuses = StatusReader(dependencies, self.lifecycle)
-        self._next_note_s = 0.0
 
     @property
     def unfinished(self) -> int:
@@ -268,13 +263,13 @@ class Node:
     def watch_journal(self) -> None:
         """Close the queue while the journal cannot write. Log when that begins and ends.
 
-        Notes since when checks are not well, every `FAULTS_EVERY_S`: to make all checks takes
-        longer than to look at the journal.
+        Notes since when checks are not well, but not each time: to make all checks
+        takes longer than to look at the journal.
         """
         self._watch.look_at_journal()
         self._open_or_close_queue()
-        if self._dependencies.clock.monotonic_s() >= self._next_note_s:
-            _ = self._note_faults(self.readiness())
+        if self._statuses.must_note_faults:
+            _ = self._statuses.note_faults(self.readiness())
 
     async def watch_clock(self) -> None:
         """Log changes of the clocks, and fire timers that became due during a suspend."""
@@ -332,13 +327,7 @@ class Node:
 
     async def status(self) -> NodeStatus:
         """What this process does now; see the port."""
-        checks = self.readiness()
-        return await self._statuses.read(checks, self._note_faults(checks))
-
-    def _note_faults(self, checks: Iterable[ReadinessCheck]) -> dict[str, int]:
-        clock = self._dependencies.clock
-        self._next_note_s, now_ms = clock.monotonic_s() + FAULTS_EVERY_S, clock.now_ms()
-        return self._fault_times.update((each.name for each in checks if not each.ok), now_ms)
+        return await self._statuses.read(self.readiness())
 
     def readiness(self) -> list[ReadinessCheck]:
         """The conditions under which triggers are accepted, and checks for information."""

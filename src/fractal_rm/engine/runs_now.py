@@ -21,12 +21,13 @@ KEPT_S = 1.0
 
 @dataclass
 class RunsNow:
-    """How many runs are at a call of each component, and at each step of each flow.
+    """How many runs are in each state, at a call of each component, and at each step of each flow.
 
     Steps are named by the id of the flow and their position in its steps. Runs that began with
     another definition of their flow are not counted at steps.
     """
 
+    by_state: Counter[State] = field(default_factory=Counter)
     at_components: Counter[str] = field(default_factory=Counter)
     at_steps: dict[str, Counter[int]] = field(default_factory=dict)
 
@@ -40,34 +41,24 @@ class OpenRunSurvey:
     def __init__(self, runs: OpenRuns, now_s: Callable[[], float]) -> None:
         self._runs = runs
         self._now_s = now_s
-        self._seen: tuple[dict[str, int], RunsNow] | None = None
+        self._seen: RunsNow | None = None
         self._until_s = 0.0
 
-    async def now(self, flows: Mapping[str, Flow]) -> tuple[dict[str, int], RunsNow]:
-        """The number of runs by state, and where they are. ``flows`` are those in force."""
+    async def now(self, flows: Mapping[str, Flow]) -> RunsNow:
+        """Where the runs are. ``flows`` are those in force."""
         if self._seen is not None and self._now_s() < self._until_s:
             return self._seen
-        seen = await count_by_state(self._runs), await find_runs_now(self._runs, flows)
+        seen = await find_runs_now(self._runs, flows)
         self._seen = seen if len(self._runs) > RUNS_PER_TURN else None
         self._until_s = self._now_s() + KEPT_S
         return seen
 
 
-async def count_by_state(runs: OpenRuns) -> dict[str, int]:
-    """The number of open runs by the text of their state."""
-    counts: Counter[State] = Counter()
-    snapshot: list[Run] = list(runs)
-    for at in range(0, len(snapshot), RUNS_PER_TURN):
-        if at:
-            await asyncio.sleep(0)
-        counts.update([run.state for run in snapshot[at : at + RUNS_PER_TURN]])
-    return {state.text: count for state, count in counts.items()}
-
-
 async def find_runs_now(runs: OpenRuns, flows: Mapping[str, Flow]) -> RunsNow:
-    """Look at all open runs that this node executes. ``flows`` are those in force.
+    """Look at all open runs. ``flows`` are those in force.
 
-    A run also counts while its call waits for a limit or for its next attempt.
+    Only runs that this node executes are at a component or at a step. They are also there while
+    their call waits for a limit or for its next attempt.
     """
     found = RunsNow()
     snapshot = list(runs)  # keeps the flows of all runs, so their ids are unique
@@ -75,8 +66,10 @@ async def find_runs_now(runs: OpenRuns, flows: Mapping[str, Flow]) -> RunsNow:
     for at in range(0, len(snapshot), RUNS_PER_TURN):
         if at:
             await asyncio.sleep(0)
+        some = snapshot[at : at + RUNS_PER_TURN]
+        found.by_state.update([each.state for each in some])
         # Most open runs wait, and are not looked at closely.
-        for run in [each for each in snapshot[at : at + RUNS_PER_TURN] if each.placement is HERE]:
+        for run in [each for each in some if each.placement is HERE]:
             if run.state is not State.PARKED:
                 flow = run.flow
                 if id(flow) not in is_current:

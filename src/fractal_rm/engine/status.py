@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fractal_rm import __version__
+from fractal_rm.domain.fault_times import FaultTimes
 from fractal_rm.domain.node_status import FlowStatus, NodeStatus
 from fractal_rm.engine.component_status import component_statuses
 from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import ReadinessCheck
 from fractal_rm.engine.runs_now import OpenRunSurvey, RunsNow
+
+FAULTS_EVERY_S = 5.0
 
 
 class StatusReader:
@@ -20,21 +23,32 @@ class StatusReader:
     def __init__(self, dependencies: Dependencies, lifecycle: Lifecycle) -> None:
         self._dependencies = dependencies
         self._lifecycle = lifecycle
+        self._fault_times, self._next_note_s = FaultTimes(), 0.0
         self._survey = OpenRunSurvey(lifecycle.runs, dependencies.clock.monotonic_s)
 
-    async def read(
-        self, checks: Sequence[ReadinessCheck], faults_since_ms: dict[str, int]
-    ) -> NodeStatus:
+    @property
+    def must_note_faults(self) -> bool:
+        """Whether `note_faults` was not called for `FAULTS_EVERY_S`."""
+        return self._dependencies.clock.monotonic_s() >= self._next_note_s
+
+    def note_faults(self, checks: Iterable[ReadinessCheck]) -> dict[str, int]:
+        """Note which checks are not well; returns since when, in milliseconds since 1970."""
+        clock = self._dependencies.clock
+        self._next_note_s, now_ms = clock.monotonic_s() + FAULTS_EVERY_S, clock.now_ms()
+        return self._fault_times.update((each.name for each in checks if not each.ok), now_ms)
+
+    async def read(self, checks: Sequence[ReadinessCheck]) -> NodeStatus:
         """The status. The event loop is never blocked for longer than about a millisecond.
 
         So the numbers are not all of the same moment if there are many open runs.
         """
         dependencies, lifecycle = self._dependencies, self._lifecycle
+        faults_since_ms = self.note_faults(checks)
         journal, condition, queue = dependencies.journal, lifecycle.condition, lifecycle.queue
         load, blocked = queue.capacity.load, journal.blocked
         sizes = await journal.sizes()
         gates = lifecycle.executor.gates
-        open_runs, found = await self._survey.now(dependencies.config.flows)
+        found = await self._survey.now(dependencies.config.flows)
         components = component_statuses(dependencies, found.at_components, gates)
         return NodeStatus(
             node=dependencies.node_id,
@@ -45,7 +59,7 @@ class StatusReader:
             now_ms=dependencies.clock.now_ms(),
             paused=condition.paused,
             draining=condition.draining or condition.stopping,
-            open_runs=open_runs,
+            open_runs={state.text: count for state, count in found.by_state.items()},
             in_flight=load.in_flight,
             waiting=load.waiting,
             oldest_waiting_ms=queue.oldest_waiting_ms,

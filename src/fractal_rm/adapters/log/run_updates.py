@@ -85,8 +85,9 @@ class RunUpdate(msgspec.Struct, gc=False):
         return self.page is not None or bool(self.facts)
 
     def body(self) -> bytes:
-        """The JSON of all facts."""
-        return encode(self.facts) if self.page is None else self.page
+        """The JSON of all facts. Any thread may call this."""
+        facts = self.facts  # before the page is looked at: `RunUpdates.end` first sets the page
+        return encode(facts) if self.page is None else self.page
 
 
 class RunStart(msgspec.Struct, frozen=True, gc=False):

@@ -25,7 +25,7 @@ from fractal_rm.web.pages.frame.error_pages import make_error_pages
 from fractal_rm.web.pages.frame.glance import Glances
 from fractal_rm.web.pages.frame.settings import settings_routes
 from fractal_rm.web.pages.frame.sign_in import sign_in_routes
-from fractal_rm.web.pages.frame.site import HEADERS, Site, note_beginning
+from fractal_rm.web.pages.frame.site import HEADERS, Site
 from fractal_rm.web.pages.frame.visitor import NotAllowed
 from fractal_rm.web.pages.node.components import component_routes
 from fractal_rm.web.pages.node.nodes import node_routes
@@ -97,7 +97,7 @@ def make_pages_app(
     ]
     return Litestar(
         route_handlers=[Router("/", guards=[_check_scope], route_handlers=routes)],
-        before_request=note_beginning(clock),
+        before_request=site.note_beginning,
         exception_handlers=make_error_pages(site),
         openapi_config=None,
         request_max_body_size=None,  # `forms.read_form` has the limits

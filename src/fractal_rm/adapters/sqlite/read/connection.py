@@ -133,9 +133,6 @@ class JournalConnection:
 
     def end_view(self) -> None:
         """Let the next question read the journal as it is then."""
-        self._end_transaction()
-
-    def _end_transaction(self) -> None:
         if self.db.in_transaction:
             try:
                 self.db.execute("COMMIT")
@@ -152,13 +149,22 @@ class JournalConnection:
             self._read_log_to_end()
 
     def _read_memory(self) -> bool:
-        """Return whether this process knows what the history lacks. It is then ``recent``."""
+        """Return whether this process knows what the history lacks. It is then ``recent``.
+
+        If the history is at neither position of the updates, it was written between the two reads,
+        and the next updates have other positions. Otherwise its positions are damaged.
+        """
+        last_positions = None
         while (updates := self._updates()) is not None:  # before the history is read
+            positions = updates.since, updates.until
             projected = read_projected(self.db)
-            if projected is not None and projected in (updates.since, updates.until):
+            if projected is not None and projected in positions:
                 self._log.forget()
                 self.recent = LiveRuns(self.path.stem, updates, projected, self.summary_of)
                 return True
+            if positions == last_positions:
+                return False
+            last_positions = positions
             self._begin_again()
         return False
 

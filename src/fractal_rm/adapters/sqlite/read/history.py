@@ -9,9 +9,6 @@ from pathlib import Path
 import msgspec
 
 from fractal_rm.adapters.clock import NodeClock
-from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
-from fractal_rm.adapters.log.blobs import BlobLost, read
-from fractal_rm.adapters.log.timed import restore_value
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
 from fractal_rm.adapters.sqlite.format.row_sums import checksum_matches
 from fractal_rm.adapters.sqlite.format.run_row import RunRow
@@ -20,12 +17,16 @@ from fractal_rm.adapters.sqlite.format.statements import READ_META
 from fractal_rm.adapters.sqlite.read.connection import JournalConnection
 from fractal_rm.adapters.sqlite.read.definitions import recorded_flow
 from fractal_rm.adapters.sqlite.read.lists import RunFilter, newest_runs, one_run
-from fractal_rm.adapters.sqlite.read.outlines import Facts, OutlineReader, ReadFacts, StoredFacts
+from fractal_rm.adapters.sqlite.read.outlines import (
+    OutlineReader,
+    ReadFacts,
+    StoredFacts,
+    read_facts,
+)
 from fractal_rm.adapters.sqlite.read.questions import Questions
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalDamaged, JournalError
-from fractal_rm.domain.masking.facts import masked
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import (
     FlowCounts,
@@ -33,7 +34,6 @@ from fractal_rm.engine.ports import (
     RunOutline,
     RunPage,
     RunSummary,
-    TimedFact,
 )
 
 # These statements do not count runs whose pages were dropped because of their age.
@@ -119,7 +119,7 @@ class SqliteHistory(Questions):
 
         Raises JournalDamaged if the run is not found and a part of a journal cannot be read.
         """
-        return self._run(run_id, _facts, fresh=True)
+        return self._run(run_id, read_facts, fresh=True)
 
     def outline(self, run_id: str, *, whole: int | None = None) -> RunOutline | None:
         """Return one run without the rest of its large values; see the port. Raises as `run`."""
@@ -129,8 +129,8 @@ class SqliteHistory(Questions):
             return None
         return RunOutline(detail.summary, detail.facts, detail.unreadable, reader.sizes)
 
-    def _run(self, run_id: str, read_facts: ReadFacts, *, fresh: bool = False) -> RunDetail | None:
-        detail = self._run_in_history(run_id, read_facts, fresh=fresh)
+    def _run(self, run_id: str, read: ReadFacts, *, fresh: bool = False) -> RunDetail | None:
+        detail = self._run_in_history(run_id, read, fresh=fresh)
         if detail is not None:
             return detail
         error: JournalDamaged | None = None
@@ -140,7 +140,7 @@ class SqliteHistory(Questions):
                 with snapshot(path, damage=damage) as db:
                     row = one_run(db, run_id)
                     if row is not None:
-                        facts, problem = read_facts(StoredFacts.of(db, row), path)
+                        facts, problem = read(StoredFacts.of(db, row), path)
                         unreadable = problem or next(iter(damage), None)
                         return RunDetail(_summary(row, path), facts, unreadable)
             except JournalDamaged as caught:  # another journal may have the run
@@ -152,9 +152,7 @@ class SqliteHistory(Questions):
             raise error
         return None
 
-    def _run_in_history(
-        self, run_id: str, read_facts: ReadFacts, *, fresh: bool
-    ) -> RunDetail | None:
+    def _run_in_history(self, run_id: str, read: ReadFacts, *, fresh: bool) -> RunDetail | None:
         """Return a run over the kept connections, without reading a whole log.
 
         None: no history has it, its log has other facts of it, or something is damaged.
@@ -165,7 +163,7 @@ class SqliteHistory(Questions):
                     stored = _stored(connection, run_id)
                     if stored is not None:
                         summary, stored_facts = stored
-                        facts, problem = read_facts(stored_facts, connection.path)
+                        facts, problem = read(stored_facts, connection.path)
                         return None if problem else RunDetail(summary, facts)
         except (JournalError, UnicodeEncodeError):
             pass  # `run` reads again, and reports the error
@@ -249,18 +247,3 @@ def _summary(row: RunRow, path: Path) -> RunSummary:
         row.id, row.flow, State(row.state), row.reason, row.source, row.node, row.accepted_ms,
         row.settled_ms, path.stem,
     )  # fmt: skip
-
-
-def _facts(stored: StoredFacts, path: Path) -> Facts:
-    """Return the facts of a run, and the reason if facts are missing (otherwise None).
-
-    Values that the flow of the run does not keep are hidden, even if the history still has them.
-    """
-    problem, files, facts = stored.problem, FolderBlobs(blob_folder(path)), list[TimedFact]()
-    for each in stored.facts:
-        try:
-            fact = restore_value(each, lambda ref: read(files, ref))
-        except BlobLost as error:
-            fact, problem = each.fact, problem or str(error)
-        facts.append(TimedFact(each.at_ms, masked(fact, stored.keeping)))
-    return facts, problem

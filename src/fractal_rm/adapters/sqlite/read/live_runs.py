@@ -138,7 +138,7 @@ class LiveRuns:
         yield from self._index.replays
         for part in self._parts:
             for run_id, facts in part.after_end.items():
-                for each in timed.decode_page(encode(list(facts))):
+                for each in timed.decode_page(encode(facts)):
                     if isinstance(each.fact, Discarded):
                         yield run_id, Handled(None, each.at_ms, each.fact.actor)
 
@@ -152,13 +152,13 @@ class LiveRuns:
         facts, keeping = list[Timed](), UNSET
         for part in reversed(self._parts):
             update = part.ended.get(run_id) or part.open.get(run_id)
-            if update is None:
-                continue
-            if update.new is None and not facts:
-                return None
-            keeping = update.keeping if update.run is None else update.run.flow.keeping
-            facts += timed.decode_page(update.body())
-            facts += timed.decode_page(encode(list(part.after_end.get(run_id, ()))))
+            if update is not None:
+                if update.new is None and not facts:
+                    return None
+                keeping = update.keeping if update.run is None else update.run.flow.keeping
+                facts += timed.decode_page(update.body())
+            if facts:
+                facts += timed.decode_page(encode(part.after_end.get(run_id, [])))
         return (facts, keeping) if facts else None
 
     def summary(self, db: sqlite3.Connection, run_id: str) -> RunSummary | None:

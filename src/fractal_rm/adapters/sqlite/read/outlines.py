@@ -50,6 +50,30 @@ class StoredFacts(msgspec.Struct, frozen=True):
 ReadFacts = Callable[[StoredFacts, Path], Facts]
 
 
+def read_facts(stored: StoredFacts, path: Path) -> Facts:
+    """The facts of a run, and the reason if facts or values are missing (otherwise None).
+
+    Values that the flow of the run does not keep are hidden, even if the history still has them.
+    """
+    files = FolderBlobs(blob_folder(path))
+
+    def read_one(_index: int, each: Timed) -> AnyFact:
+        return masked(restore_value(each, lambda ref: read(files, ref)), stored.keeping)
+
+    return _read_each(stored, read_one)
+
+
+def _read_each(stored: StoredFacts, read_one: Callable[[int, Timed], AnyFact]) -> Facts:
+    problem, facts = stored.problem, list[TimedFact]()
+    for index, each in enumerate(stored.facts):
+        try:
+            fact = read_one(index, each)
+        except BlobLost as error:
+            fact, problem = masked(each.fact, stored.keeping), problem or str(error)
+        facts.append(TimedFact(each.at_ms, fact))
+    return facts, problem
+
+
 class OutlineReader:
     """Reads facts with the beginnings of large values; the value number ``whole`` completely.
 
@@ -62,17 +86,12 @@ class OutlineReader:
         self._whole = whole
 
     def __call__(self, stored: StoredFacts, path: Path) -> Facts:
-        """The facts of a run, and the reason if facts or values are missing (otherwise None)."""
+        """The same as `read_facts`, without the rest of large values."""
         self.sizes.clear()
-        problem, files = stored.problem, FolderBlobs(blob_folder(path))
-        facts: list[TimedFact] = []
-        for index, each in enumerate(stored.facts):
-            try:
-                fact = self._fact(files, index, each, stored.keeping)
-            except BlobLost as error:
-                fact, problem = each.fact, problem or str(error)
-            facts.append(TimedFact(each.at_ms, fact))
-        return facts, problem
+        files = FolderBlobs(blob_folder(path))
+        return _read_each(
+            stored, lambda index, each: self._fact(files, index, each, stored.keeping)
+        )
 
     def _fact(
         self, files: FolderBlobs, index: int, timed: Timed, keeping: KeepSettings | UnsetType

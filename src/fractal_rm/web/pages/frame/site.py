@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +96,10 @@ class Site:
     pace: Pace = field(default_factory=Pace)
     templates: Environment = field(default_factory=make_templates)
 
+    async def note_beginning(self, request: AnyRequest) -> None:
+        """Note when the node begins to make a page; see `Shown.paced`."""
+        request.state[BEGAN_S] = self.clock.monotonic_s()
+
     def visitor(self, request: AnyRequest) -> Visitor:
         """Who looks at a page."""
         return Visitor.of(request, self.sessions, self.rest.port)
@@ -122,15 +126,6 @@ class Site:
     def _response(self, template: str, status: int, **values: object) -> Response[bytes]:
         text = self.templates.get_template(template).render(**values)
         return Response(text.encode(), status_code=status, headers=HEADERS, media_type=HTML)
-
-
-def note_beginning(clock: Clock) -> Callable[[AnyRequest], Awaitable[None]]:
-    """Make a function that notes when the node begins to make a page."""
-
-    async def note(request: AnyRequest) -> None:
-        request.state[BEGAN_S] = clock.monotonic_s()
-
-    return note
 
 
 class Shown:
