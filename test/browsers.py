@@ -85,5 +85,6 @@ def open_tab(chromium):
     yield open_it
     faults = [fault for tab in tabs for fault in tab.faults]
     for tab in tabs:
+        tab.page.unroute_all(behavior="ignoreErrors")  # a refresh may be on its way
         tab.context.close()
     assert not faults

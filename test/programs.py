@@ -58,7 +58,8 @@ class Program:
     def send_signal(self, number: int) -> None:
         """Send a signal to the program if it is running."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End the program with SIGKILL."""

@@ -40,7 +40,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, draft, seconds=30):
+def run(folder, draft, seconds=120):
     return asyncio.run(DraftCases(lambda: folder, seconds).run(draft))
 
 
